@@ -1,0 +1,40 @@
+// Which allocators a trace can be replayed against, and how each is loaded. Host side.
+
+#ifndef HEAPTAPE_ALLOCATORS_CATALOG_H_
+#define HEAPTAPE_ALLOCATORS_CATALOG_H_
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace heaptape {
+
+// One allocator, found on this machine and ready for a worker to load.
+struct ResolvedAllocator {
+  std::string family;         // "mimalloc"; "library" for a path outside the catalog
+  std::string version;        // as the catalog or package says; the worker asks the library itself
+  std::string library_path;   // absolute; empty: the malloc of the C library the worker runs under
+  std::string loader_path;    // another glibc's ld-linux; empty: the system's
+  std::string loader_library_path;  // its --library-path
+  std::string symbol_prefix;  // put before "malloc" and so on: "je_"; mostly empty
+  // Environment the worker is started with: tunables in the form the library wants
+  // ("MIMALLOC_PURGE_DELAY", "0").
+  std::vector<std::pair<std::string, std::string>> environment;
+  // The tunables as the user gave them ("purge_delay", "0"), for results.
+  std::vector<std::pair<std::string, std::string>> tunables;
+  std::string origin;         // "Debian package libmimalloc2.0 2.0.9+ds-2", "/path", "built from v2.1.7"
+
+  // "mimalloc 2.0.9 purge_delay=0"
+  std::string DisplayName() const;
+};
+
+// Resolves what a user wrote after --allocator: "glibc", "mimalloc@2.0.9", "./libfoo.so",
+// "jemalloc@5.3.0:dirty_decay_ms=0,narenas=4", or "all" (each family's installed versions). NotFound
+// names the nearest known name and how to get it; InvalidArgument names the nearest known tunable.
+absl::StatusOr<std::vector<ResolvedAllocator>> ResolveAllocators(const std::string& specification);
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_ALLOCATORS_CATALOG_H_

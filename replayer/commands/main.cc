@@ -1,0 +1,31 @@
+// heaptape: records every allocation a live program makes and replays it against any allocator.
+
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "replayer/commands/commands.h"
+
+int main(int argc, char** argv) {
+  using namespace heaptape::commands;
+  CLI::App program("Records every allocation a program makes and replays it against any allocator.", "heaptape");
+  program.set_version_flag("--version", "heaptape " HEAPTAPE_VERSION);
+  program.require_subcommand(1);
+  program.footer(
+      "Examples:\n"
+      "  heaptape record -o guard.tape -- tor -f torrc     record a program\n"
+      "  heaptape replay guard.tape                        replay it on every allocator here\n"
+      "  heaptape inspect guard.tape                       what is in the recording");
+
+  int status = kExitDone;
+  // AddRecord(program, status);
+  // AddReplay(program, status);
+  // AddInspect(program, status);
+  // AddLab(program, status);
+
+  try {
+    program.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return program.exit(error) == 0 ? kExitDone : kExitUsage;
+  }
+  return status;
+}

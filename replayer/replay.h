@@ -1,0 +1,45 @@
+// Replays one trace against one allocator in a worker process of its own and says what memory it took.
+
+#ifndef HEAPTAPE_REPLAYER_REPLAY_H_
+#define HEAPTAPE_REPLAYER_REPLAY_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "allocators/catalog.h"
+#include "replayer/results.h"
+
+namespace heaptape {
+
+enum class Engine { kAuto, kFast, kLockstep };
+enum class Clock { kVirtual, kReal, kPaced };
+enum class Touch { kRecorded, kFull, kNone };
+enum class HugePageMode { kOff, kRecorded, kAlways };
+
+struct ReplayOptions {
+  std::string worker_path;                 // of heaptape-worker
+  std::uint64_t seed = 0;
+  Engine engine = Engine::kAuto;
+  Clock clock = Clock::kVirtual;
+  Touch touch = Touch::kRecorded;
+  HugePageMode huge_pages = HugePageMode::kOff;
+  std::uint32_t cpu_count = 0;             // 0: as recorded
+  std::uint64_t memory_limit_bytes = 0;    // 0: none
+  std::uint64_t hang_timeout_seconds = 60; // without progress
+  std::uint32_t sample_count = 2000;       // of the RSS series, spread evenly over virtual time
+  std::function<void(std::uint64_t events_done)> progress;  // called a few times a second; may be empty
+  const std::atomic<bool>* cancelled = nullptr;             // set by Ctrl-C
+};
+
+// Runs to the end even if the allocator crashes: that is in RunResult::error. An error status means that
+// the trace or the allocator could not be opened at all. The verdict is filled in. Thread-safe: several
+// replays may run at once, each in its own worker.
+absl::StatusOr<RunResult> Replay(const std::string& trace_path, const ResolvedAllocator& allocator,
+                                 const ReplayOptions& options);
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_REPLAYER_REPLAY_H_

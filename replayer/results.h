@@ -1,0 +1,114 @@
+// What one replay found. Plain values: filled by the engine, judged by steady_state, shown by exporters.
+//
+// Units stand in the names: bytes, nanoseconds of the trace's own (virtual) time unless "wall" or "cpu".
+
+#ifndef HEAPTAPE_REPLAYER_RESULTS_H_
+#define HEAPTAPE_REPLAYER_RESULTS_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace heaptape {
+
+// Where the replayed heap stood at one moment. heap_rss_bytes is RSS less the worker's baseline.
+struct ReplaySample {
+  std::uint64_t time_ns = 0;
+  std::uint64_t event_number = 0;
+  std::uint64_t heap_rss_bytes = 0;
+  std::uint64_t live_bytes = 0;       // requested bytes of live objects
+  std::uint64_t live_objects = 0;
+  std::uint64_t lazy_free_bytes = 0;  // resident but given back by MADV_FREE
+
+  friend bool operator==(const ReplaySample&, const ReplaySample&) = default;
+};
+
+enum class Verdict { kStable, kGrowing, kBloating, kSettling, kFailed };
+const char* VerdictName(Verdict verdict);  // "stable", ... as in JSON
+
+struct SystemCalls {
+  std::uint64_t mmap = 0, munmap = 0, mremap = 0, madvise = 0, mprotect = 0, brk = 0;
+};
+
+// How the replay ran: everything needed to run it again and get the same number.
+struct ReplaySettings {
+  std::uint64_t seed = 0;
+  std::string engine = "fast";        // "fast" (TLS switching) or "lockstep" (real threads)
+  std::string clock = "virtual";      // "virtual", "real"
+  std::string touch = "recorded";     // "recorded", "full", "none"
+  std::string huge_pages = "off";     // "off", "recorded", "always"
+  std::uint32_t cpu_count = 0;        // what the allocator was told
+  std::uint64_t memory_limit_bytes = 0;
+
+  friend bool operator==(const ReplaySettings&, const ReplaySettings&) = default;
+};
+
+struct RunResult {
+  // What was replayed against.
+  std::string allocator;              // family: "mimalloc"
+  std::string version;                // as the library itself says, or the catalog where it cannot be asked
+  std::string library_path;
+  std::string build_id;
+  std::string origin;
+  std::vector<std::pair<std::string, std::string>> tunables;
+  ReplaySettings settings;
+
+  // Measured.
+  std::vector<ReplaySample> series;
+  std::uint64_t peak_rss_bytes = 0;   // heap RSS, exact (from the kernel's high-water mark)
+  std::uint64_t peak_time_ns = 0;     // of the sample nearest to the peak
+  std::uint64_t end_rss_bytes = 0;
+  std::uint64_t baseline_rss_bytes = 0;
+  std::uint64_t peak_live_bytes = 0;
+  std::uint64_t events_replayed = 0;
+  std::uint64_t allocation_failures = 0;  // calls that returned NULL though the recorded one did not
+  std::uint64_t minor_faults = 0;
+  SystemCalls system_calls;
+  std::uint64_t wall_ns = 0;
+  std::uint64_t cpu_user_ns = 0;
+  std::uint64_t cpu_system_ns = 0;
+  std::string series_digest;          // 16 hex digits over every sample's time, RSS and event number
+  std::vector<std::string> notes;     // sentences for the user
+
+  // Judged (steady_state.h).
+  std::uint64_t steady_rss_bytes = 0;
+  double growth_bytes_per_day = 0;
+  double growth_low_bytes_per_day = 0;   // bounds of its confidence interval
+  double growth_high_bytes_per_day = 0;
+  Verdict verdict = Verdict::kSettling;
+
+  std::optional<std::string> error;   // why the run ended early: signal, NULL, hang, memory limit
+};
+
+struct TraceIdentity {
+  std::string path;
+  std::string digest;
+  std::string program;
+  std::string recorded_under;         // "glibc 2.36"
+  std::uint64_t events = 0;
+  std::uint64_t duration_ns = 0;
+  bool complete = false;
+};
+
+struct TruthSample {                  // of the recorded process itself
+  std::uint64_t time_ns = 0;
+  std::uint64_t heap_rss_bytes = 0;   // anonymous less what is known not to be heap
+  std::uint64_t rss_bytes = 0;
+};
+
+// All runs of one trace.
+struct ReplayReport {
+  TraceIdentity trace;
+  std::string kernel;
+  std::string machine;                // CPU model
+  std::string heaptape_version;
+  std::vector<std::string> command;   // how to repeat it
+  std::vector<TruthSample> truth;
+  std::vector<RunResult> runs;
+};
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_REPLAYER_RESULTS_H_

@@ -1,0 +1,36 @@
+// The steady-state verdict: from a series of resident memory over time to "stable", "growing" ...
+//
+// The method and every constant are defined in replayer/NUMBERS.md. Pure functions.
+
+#ifndef HEAPTAPE_REPLAYER_STEADY_STATE_H_
+#define HEAPTAPE_REPLAYER_STEADY_STATE_H_
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "replayer/results.h"
+
+namespace heaptape {
+
+struct MemoryPoint {
+  std::uint64_t time_ns = 0;
+  double bytes = 0;
+};
+
+struct SteadyState {
+  Verdict verdict = Verdict::kSettling;
+  double steady_bytes = 0;               // time-weighted median of the steady window
+  double growth_bytes_per_day = 0;       // robust slope over the steady window
+  double growth_low_bytes_per_day = 0;
+  double growth_high_bytes_per_day = 0;
+  std::uint64_t window_start_ns = 0;     // end of the warm-up
+  std::vector<std::uint64_t> restart_times_ns;  // drops that are restarts of the process, not purges
+};
+
+// `points` ascend in time. Fewer than a handful gives kSettling.
+SteadyState JudgeSteadyState(std::span<const MemoryPoint> points);
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_REPLAYER_STEADY_STATE_H_

@@ -1,0 +1,76 @@
+// Appends one process's events to a trace file (FORMAT.md).
+//
+// The file bears the suffix ".part" until Finish(); a recording that was killed keeps that name and
+// reads back up to its last complete block. Blocks are written when they hold 64 Ki events or when
+// Flush() is called. One thread only. After an error every call is a no-op and status() says why; what
+// was written before stays valid.
+
+#ifndef HEAPTAPE_TRACES_TRACE_WRITER_H_
+#define HEAPTAPE_TRACES_TRACE_WRITER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "traces/event.h"
+#include "traces/trace_info.h"
+
+namespace heaptape {
+
+struct TraceWriterOptions {
+  int compression_level = 3;                  // of zstd
+  std::uint64_t checkpoint_interval_events = 16u << 20;  // a live-set checkpoint about this often; 0: never
+  std::uint64_t file_size_limit_bytes = 0;    // 0: none; at the limit the trace ends as if finished
+  unsigned file_mode = 0600;
+};
+
+class TraceWriter {
+ public:
+  // Creates PATH.part; PATH itself appears only with Finish().
+  static absl::StatusOr<std::unique_ptr<TraceWriter>> Create(const std::string& path, const TraceInfo& info,
+                                                             const TraceWriterOptions& options = {});
+  // Writes through a descriptor that is already open (and is closed with the writer). Nothing is renamed.
+  static absl::StatusOr<std::unique_ptr<TraceWriter>> CreateOnDescriptor(int descriptor, const TraceInfo& info,
+                                                                         const TraceWriterOptions& options = {});
+  virtual ~TraceWriter() = default;
+
+  // A successful allocation; `op` is one for which StartsObject() holds (kRealloc means realloc(NULL, n)).
+  // Returns the new object's slot.
+  virtual std::uint32_t Allocate(Op op, std::uint64_t size_bytes, std::uint64_t alignment, std::uint16_t thread) = 0;
+  // `slot` must be live.
+  virtual void Free(std::uint32_t slot, std::uint16_t thread) = 0;
+  virtual void Reallocate(Op op, std::uint32_t slot, std::uint64_t size_bytes, std::uint16_t thread) = 0;
+  // A call that returned NULL. For a realloc of a live object `slot` is that object's, else ~0u.
+  virtual void Failure(Op op, std::uint32_t slot, std::uint64_t size_bytes, std::uint64_t alignment,
+                       std::uint16_t thread) = 0;
+  // kTrim, kMallopt, kThreadStart, kThreadEnd, kFork, kLost: `event` as the reader shall return it.
+  virtual void Append(const Event& event) = 0;
+  // All events appended until now happened before `time_ns`, which never decreases. The time is kept at
+  // the trace's resolution: marks that fall into the same step as the last are dropped.
+  virtual void Time(std::uint64_t time_ns) = 0;
+
+  virtual void Resident(const ResidentSample& sample) = 0;
+  virtual void Touched(const TouchRecord& record) = 0;
+  virtual std::uint32_t AddModule(const Module& module) = 0;
+  virtual void Stack(const StackSample& sample) = 0;
+
+  // Number of the object in `slot`: how many objects were started before it in this trace.
+  virtual std::uint64_t ObjectNumber(std::uint32_t slot) const = 0;
+  virtual std::uint64_t event_count() const = 0;
+  virtual std::uint64_t object_count() const = 0;  // objects ever started
+  virtual std::uint64_t live_objects() const = 0;
+  virtual std::uint64_t live_bytes() const = 0;
+  virtual std::uint64_t bytes_written() const = 0;
+
+  // Writes what is buffered as a block of its own, so that a reader (or a kill) finds it in the file.
+  virtual absl::Status Flush() = 0;
+  // Flush, final checkpoint of figures, index, rename to the final name. No call may follow.
+  virtual absl::Status Finish() = 0;
+  virtual absl::Status status() const = 0;
+};
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_TRACES_TRACE_WRITER_H_
