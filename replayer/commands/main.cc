@@ -4,6 +4,7 @@
 
 #include "CLI/CLI.hpp"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/manual.h"
 
 int main(int argc, char** argv) {
   using namespace heaptape::commands;
@@ -21,6 +22,7 @@ int main(int argc, char** argv) {
   // AddReplay(program, status);
   // AddInspect(program, status);
   // AddLab(program, status);
+  AddManual(program, status);
 
   try {
     program.parse(argc, argv);
