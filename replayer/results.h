@@ -72,8 +72,10 @@ struct RunResult {
   std::string series_digest;          // 16 hex digits over every sample's time, RSS and event number
   std::vector<std::string> notes;     // sentences for the user
 
-  // Judged (steady_state.h).
+  // Judged: filled by Judge() of steady_state.h from the series and the error.
   std::uint64_t steady_rss_bytes = 0;
+  std::uint64_t steady_live_bytes = 0;   // live bytes over the same window
+  std::uint64_t steady_start_ns = 0;     // where the warm-up ends
   double growth_bytes_per_day = 0;
   double growth_low_bytes_per_day = 0;   // bounds of its confidence interval
   double growth_high_bytes_per_day = 0;

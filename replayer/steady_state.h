@@ -18,18 +18,26 @@ struct MemoryPoint {
   double bytes = 0;
 };
 
+// Whether the series follows one process, as a recording does, or a service that somebody may have
+// restarted meanwhile, as the figures of a monitoring system do. In the second case a sharp drop begins
+// the judgement anew; in the first it is only memory given back.
+enum class Lifetime { kOneProcess, kMayRestart };
+
 struct SteadyState {
   Verdict verdict = Verdict::kSettling;
   double steady_bytes = 0;               // time-weighted median of the steady window
   double growth_bytes_per_day = 0;       // robust slope over the steady window
-  double growth_low_bytes_per_day = 0;
+  double growth_low_bytes_per_day = 0;   // bounds of its 95 % confidence interval
   double growth_high_bytes_per_day = 0;
   std::uint64_t window_start_ns = 0;     // end of the warm-up
-  std::vector<std::uint64_t> restart_times_ns;  // drops that are restarts of the process, not purges
+  std::vector<std::uint64_t> restart_times_ns;  // of the first point after each restart
 };
 
 // `points` ascend in time. Fewer than a handful gives kSettling.
-SteadyState JudgeSteadyState(std::span<const MemoryPoint> points);
+SteadyState JudgeSteadyState(std::span<const MemoryPoint> points, Lifetime lifetime = Lifetime::kOneProcess);
+
+// Fills the judged fields of `run` from its series; a run with an error has failed whatever its series.
+void Judge(RunResult& run);
 
 }  // namespace heaptape
 
