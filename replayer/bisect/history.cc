@@ -1,0 +1,233 @@
+#include "replayer/bisect/history.h"
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <unordered_map>
+
+#include "absl/strings/str_cat.h"
+
+namespace heaptape {
+namespace {
+
+// Each commit once, however often it is asked for.
+class Walk {
+ public:
+  Walk(const GitMirror& mirror, CommitMeasurer& measurer, const BisectOptions& options)
+      : mirror_(mirror), measurer_(measurer), options_(options) {}
+
+  absl::StatusOr<Measurement> Measure(const std::string& hash, std::uint64_t remaining) {
+    if (const auto known = done_.find(hash); known != done_.end()) return known->second;
+    if (options_.cancelled != nullptr && *options_.cancelled) return absl::CancelledError("interrupted");
+    absl::StatusOr<Commit> commit = mirror_.Describe(hash);
+    if (!commit.ok()) return commit.status();
+    if (options_.starting) options_.starting(*commit, remaining);
+    absl::StatusOr<Outcome> outcome = measurer_.Measure(*commit);
+    if (!outcome.ok()) return outcome.status();
+    Measurement measurement{.commit = *std::move(commit), .outcome = *std::move(outcome)};
+    if (measurement.measured()) FillValue(options_.metric, &measurement);
+    if (limit_.has_value()) Judge(&measurement);
+    asked_.push_back(hash);
+    done_.emplace(hash, measurement);
+    if (options_.measured) options_.measured(measurement);
+    return measurement;
+  }
+
+  // From now on, and for those measured before.
+  void SetLimit(double limit) {
+    limit_ = limit;
+    for (auto& [hash, measurement] : done_) Judge(&measurement);
+  }
+
+  absl::Status Finish(Bisection* bisection) const {
+    absl::StatusOr<std::vector<std::string>> order = mirror_.HistoryOrder(asked_);
+    if (!order.ok()) return order.status();
+    bisection->asked = asked_;
+    for (const std::string& hash : *order) bisection->measured.push_back(done_.at(hash));
+    return absl::OkStatus();
+  }
+
+ private:
+  void Judge(Measurement* measurement) const {
+    if (!measurement->measured()) return;
+    measurement->judgement = measurement->value >= *limit_ ? Judgement::kBad : Judgement::kGood;
+  }
+
+  const GitMirror& mirror_;
+  CommitMeasurer& measurer_;
+  const BisectOptions& options_;
+  std::optional<double> limit_;
+  std::vector<std::string> asked_;
+  std::unordered_map<std::string, Measurement> done_;
+};
+
+Mark MarkOf(const Measurement& measurement, bool first_good) {
+  if (!measurement.measured()) return Mark::kSkip;
+  return (measurement.judgement == Judgement::kBad) == first_good ? Mark::kOld : Mark::kNew;
+}
+
+// Removes the clone whichever way the walk ends.
+struct RemovedAtEnd {
+  std::string directory;
+  ~RemovedAtEnd() {
+    std::error_code error;
+    std::filesystem::remove_all(directory, error);
+  }
+};
+
+}  // namespace
+
+const char* JudgementName(Judgement judgement) {
+  switch (judgement) {
+    case Judgement::kGood: return "good";
+    case Judgement::kBad: return "bad";
+    case Judgement::kSkipped: return "skipped";
+  }
+  return "";
+}
+
+void FillValue(Metric metric, Measurement* measurement) {
+  std::vector<double> values;
+  for (const RunResult& run : measurement->outcome.runs) values.push_back(MetricValue(metric, run));
+  std::sort(values.begin(), values.end());
+  const std::size_t middle = values.size() / 2;
+  measurement->value = values.size() % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+  measurement->low = values.front();
+  measurement->high = values.back();
+}
+
+absl::StatusOr<Bisection> BisectHistory(const GitMirror& mirror, CommitMeasurer& measurer,
+                                        const BisectOptions& options) {
+  absl::StatusOr<std::string> good_hash = mirror.Resolve(options.good);
+  if (!good_hash.ok()) return good_hash.status();
+  absl::StatusOr<std::string> bad_hash = mirror.Resolve(options.bad);
+  if (!bad_hash.ok()) return bad_hash.status();
+  const std::string& old_hash = options.first_good ? *bad_hash : *good_hash;
+  const std::string& new_hash = options.first_good ? *good_hash : *bad_hash;
+  if (old_hash == new_hash) {
+    return absl::InvalidArgumentError(absl::StrCat(options.good, " and ", options.bad, " are the same commit"));
+  }
+  absl::StatusOr<bool> reversed = mirror.IsAncestor(new_hash, old_hash);
+  if (!reversed.ok()) return reversed.status();
+  if (*reversed) {
+    return absl::InvalidArgumentError(
+        options.first_good ? absl::StrCat(options.good, " (good) comes before ", options.bad, " (bad); leave out --first-good")
+                           : absl::StrCat(options.bad, " (bad) comes before ", options.good,
+                                          " (good); add --first-good to find the commit that mended it"));
+  }
+
+  Walk walk(mirror, measurer, options);
+  Bisection result;
+  absl::StatusOr<std::uint64_t> distance = mirror.Distance(old_hash, new_hash);
+  if (!distance.ok()) return distance.status();
+  // The ends are both needed, so the second is built while the first is replayed.
+  measurer.Expect({*bad_hash});
+  absl::StatusOr<Measurement> good = walk.Measure(*good_hash, *distance);
+  if (!good.ok()) return good.status();
+  if (good->measured()) {
+    result.limit = options.threshold.Limit(good->value);
+    walk.SetLimit(result.limit);
+  }
+  absl::StatusOr<Measurement> bad = walk.Measure(*bad_hash, *distance);
+  if (!bad.ok()) return bad.status();
+  result.good = *good;
+  result.bad = *bad;
+  if (good->measured()) result.good.judgement = Judgement::kGood;
+  const bool differ = good->measured() && bad->measured() && bad->judgement == Judgement::kBad;
+  if (!differ) {
+    result.end = good->measured() && bad->measured() ? Bisection::End::kNoDifference : Bisection::End::kEndNotMeasured;
+    if (absl::Status finished = walk.Finish(&result); !finished.ok()) return finished;
+    return result;
+  }
+
+  const RemovedAtEnd clone{options.work_directory + "/bisect"};
+  absl::StatusOr<std::unique_ptr<GitBisection>> git = GitBisection::Start(
+      mirror, clone.directory, options.first_good ? "unfixed" : "good", options.first_good ? "fixed" : "bad", old_hash,
+      new_hash, options.cancelled);
+  if (!git.ok()) return git.status();
+  while ((*git)->state().kind == BisectionState::Kind::kTest) {
+    const std::string hash = (*git)->state().commit;
+    std::vector<std::string> next;
+    for (const Mark mark : {Mark::kNew, Mark::kOld}) {
+      std::string expected = (*git)->Foresee(hash, mark);
+      if (!expected.empty() && expected != new_hash && expected != hash) next.push_back(std::move(expected));
+    }
+    measurer.Expect(next);
+    absl::StatusOr<Measurement> measurement = walk.Measure(hash, (*git)->Remaining());
+    if (!measurement.ok()) return measurement.status();
+    if (absl::Status applied = (*git)->Apply(hash, MarkOf(*measurement, options.first_good)); !applied.ok()) return applied;
+  }
+  measurer.Expect({});
+  const BisectionState& end = (*git)->state();
+  switch (end.kind) {
+    case BisectionState::Kind::kTest:
+      break;
+    case BisectionState::Kind::kFound:
+    case BisectionState::Kind::kMergeBaseIsNew: {
+      const bool found = end.kind == BisectionState::Kind::kFound;
+      result.end = found ? Bisection::End::kFound : Bisection::End::kMergeBaseDiffers;
+      absl::StatusOr<Measurement> first = walk.Measure(end.commit, 0);
+      if (!first.ok()) return first.status();
+      result.first = *std::move(first);
+      // Git knows its parents by what lies after them; the report wants the figure itself.
+      absl::StatusOr<std::string> parent = mirror.Resolve(end.commit + "^");
+      if (found && parent.ok()) {
+        absl::StatusOr<Measurement> before = walk.Measure(*parent, 0);
+        if (!before.ok()) return before.status();
+        result.before = *std::move(before);
+      }
+      break;
+    }
+    case BisectionState::Kind::kOnlySkipped: {
+      result.end = Bisection::End::kOnlySkipped;
+      absl::StatusOr<std::vector<std::string>> order = mirror.HistoryOrder(end.candidates);
+      if (!order.ok()) return order.status();
+      for (const std::string& hash : *order) {
+        absl::StatusOr<Commit> commit = mirror.Describe(hash);
+        if (!commit.ok()) return commit.status();
+        result.candidates.push_back(*std::move(commit));
+      }
+      break;
+    }
+  }
+  absl::StatusOr<std::string> log = (*git)->Log();
+  if (!log.ok()) return log.status();
+  result.log = *std::move(log);
+  if (absl::Status finished = walk.Finish(&result); !finished.ok()) return finished;
+  return result;
+}
+
+absl::StatusOr<std::vector<Measurement>> SweepHistory(const std::vector<Commit>& commits, Metric metric,
+                                                      CommitMeasurer& measurer, const BisectOptions& hooks) {
+  std::vector<Measurement> measurements;
+  for (std::size_t i = 0; i < commits.size(); ++i) {
+    if (hooks.cancelled != nullptr && *hooks.cancelled) return absl::CancelledError("interrupted");
+    if (hooks.starting) hooks.starting(commits[i], commits.size() - i);
+    measurer.Expect(i + 1 < commits.size() ? std::vector<std::string>{commits[i + 1].hash} : std::vector<std::string>());
+    absl::StatusOr<Outcome> outcome = measurer.Measure(commits[i]);
+    if (!outcome.ok()) return outcome.status();
+    Measurement measurement{.commit = commits[i], .outcome = *std::move(outcome)};
+    if (measurement.measured()) FillValue(metric, &measurement);
+    measurements.push_back(std::move(measurement));
+    if (hooks.measured) hooks.measured(measurements.back());
+  }
+  return measurements;
+}
+
+std::vector<Step> LargestSteps(const Threshold& threshold, const std::vector<Measurement>& measurements) {
+  std::vector<Step> steps;
+  std::optional<std::size_t> last;
+  for (std::size_t i = 0; i < measurements.size(); ++i) {
+    if (!measurements[i].measured()) continue;
+    if (last.has_value()) {
+      const double from = measurements[*last].value, to = measurements[i].value;
+      if (std::max(from, to) >= threshold.Limit(std::min(from, to))) steps.push_back({*last, i, to - from});
+    }
+    last = i;
+  }
+  std::stable_sort(steps.begin(), steps.end(),
+                   [](const Step& a, const Step& b) { return std::fabs(a.change) > std::fabs(b.change); });
+  return steps;
+}
+
+}  // namespace heaptape

@@ -1,0 +1,249 @@
+#include "replayer/bisect/history.h"
+
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <set>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "replayer/bisect/process.h"
+#include "tests/replayer/bisect_repository.h"
+
+namespace heaptape {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::UnorderedElementsAre;
+
+// Finds a commit's figure (MB of steady RSS) in its file `figure`; a word there is why it cannot be built.
+class FileMeasurer : public CommitMeasurer {
+ public:
+  FileMeasurer(const GitMirror& mirror, const std::string& clone) : clone_(clone) {
+    EXPECT_TRUE(mirror.CloneInto(clone).ok());
+  }
+  absl::StatusOr<Outcome> Measure(const Commit& commit) override {
+    asked.push_back(commit.subject);
+    if (static_cast<int>(asked.size()) > fail_after) return absl::ResourceExhaustedError("disk full");
+    if (absl::Status status = CheckOut(clone_, commit.hash); !status.ok()) return status;
+    std::ifstream file(clone_ + "/figure");
+    Outcome outcome;
+    double figure = 0;
+    if (file >> figure) {
+      RunResult run;
+      run.steady_rss_bytes = static_cast<std::uint64_t>(figure * 1e6);
+      run.growth_bytes_per_day = (figure - 100) * 1e6;
+      outcome.runs = {run};
+    } else {
+      outcome.skip_reason = "does not build";
+    }
+    return outcome;
+  }
+  void Expect(const std::vector<std::string>& hashes) override { expected.insert(expected.end(), hashes.begin(), hashes.end()); }
+
+  std::vector<std::string> asked, expected;
+  int fail_after = 1000;
+
+ private:
+  std::string clone_;
+};
+
+// v1 - a1 - broken1 - a2 ------------- merge - broken2 - v2 - c1 - fix - c2 - v3
+//            \- s1 - s2 - culprit - s3 -/
+class BisectHistoryTest : public ::testing::Test {
+ protected:
+  BisectHistoryTest() : repository_(folder_ / "allocator") {
+    Add("v1", "100");
+    Add("a1", "104");
+    repository_.Branch("side", "a1");
+    Add("s1", "98");
+    Add("s2", "110");
+    Add("culprit", "700");
+    Add("s3", "690");
+    repository_.Switch("main");
+    Add("broken1", "compiler error");
+    Add("a2", "101");
+    repository_.Merge("merge", "side", "figure", "705");
+    Add("broken2", "compiler error");
+    Add("v2", "710");
+    Add("c1", "720");
+    Add("fix", "120");
+    Add("c2", "118");
+    Add("v3", "121");
+  }
+  void Add(const std::string& name, const std::string& figure) { repository_.Commit(name, "figure", figure + "\n" + name); }
+
+  absl::StatusOr<Bisection> Run(BisectOptions options) {
+    absl::StatusOr<GitMirror> mirror = GitMirror::Open(repository_.path(), folder_ / "cache");
+    if (!mirror.ok()) return mirror.status();
+    measurer_ = std::make_unique<FileMeasurer>(*mirror, folder_ / ("measured" + std::to_string(++runs_)));
+    measurer_->fail_after = fail_after_;
+    options.work_directory = folder_.path();
+    return BisectHistory(*mirror, *measurer_, options);
+  }
+
+  TemporaryFolder folder_;
+  TestRepository repository_;
+  std::unique_ptr<FileMeasurer> measurer_;
+  int runs_ = 0;
+  int fail_after_ = 1000;
+};
+
+TEST_F(BisectHistoryTest, FindsTheCulpritInAMergedBranch) {
+  const auto result = Run({.good = "v1", .bad = "v2"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->end, Bisection::End::kFound);
+  EXPECT_EQ(result->first->commit.hash, repository_.hash("culprit"));
+  EXPECT_EQ(result->first->commit.subject, "culprit");
+  EXPECT_EQ(result->first->commit.author, "Ada Author");
+  EXPECT_EQ(result->first->value, 700e6);
+  EXPECT_EQ(result->before->commit.subject, "s2");
+  EXPECT_EQ(result->before->value, 110e6);
+  EXPECT_EQ(result->limit, 150e6);
+  // Both ends first, each commit once, and what was asked was foreseen.
+  EXPECT_EQ(measurer_->asked[0], "v1");
+  EXPECT_EQ(measurer_->asked[1], "v2");
+  EXPECT_EQ(std::set<std::string>(measurer_->asked.begin(), measurer_->asked.end()).size(), measurer_->asked.size());
+  EXPECT_THAT(measurer_->expected, Contains(repository_.hash("culprit")));
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "bisect"));
+}
+
+TEST_F(BisectHistoryTest, LogReplaysInAnotherClone) {
+  const auto result = Run({.good = "v1", .bad = "v2"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  std::ofstream(folder_ / "log") << result->log;
+  TestRepository other(folder_ / "other");
+  other.Git({"fetch", "-q", repository_.path(), "main"});
+  other.Git({"checkout", "-q", "FETCH_HEAD"});
+  EXPECT_THAT(other.Git({"bisect", "replay", folder_ / "log"}),
+              HasSubstr(repository_.hash("culprit") + " is the first bad commit"));
+}
+
+TEST_F(BisectHistoryTest, FirstGoodFindsTheFix) {
+  const auto result = Run({.good = "v3", .bad = "v2", .first_good = true});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->end, Bisection::End::kFound);
+  EXPECT_EQ(result->first->commit.subject, "fix");
+  EXPECT_EQ(result->before->commit.subject, "c1");
+  EXPECT_EQ(result->first->judgement, Judgement::kGood);
+  EXPECT_EQ(result->before->judgement, Judgement::kBad);
+  EXPECT_THAT(result->log, HasSubstr("--term-new=fixed"));
+}
+
+TEST_F(BisectHistoryTest, EndsTheWrongWayRoundAreNamed) {
+  const auto fixed = Run({.good = "v3", .bad = "v2"});
+  EXPECT_EQ(fixed.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(fixed.status().message(), HasSubstr("add --first-good"));
+  const auto broken = Run({.good = "v1", .bad = "v2", .first_good = true});
+  EXPECT_THAT(broken.status().message(), HasSubstr("leave out --first-good"));
+  EXPECT_EQ(Run({.good = "v1", .bad = "v1"}).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(measurer_->asked.empty());
+}
+
+TEST_F(BisectHistoryTest, StopsWhereTheEndsDoNotDiffer) {
+  const auto result = Run({.good = "v1", .bad = "v3"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->end, Bisection::End::kNoDifference);
+  EXPECT_THAT(measurer_->asked, ElementsAre("v1", "v3"));
+  EXPECT_TRUE(result->log.empty());
+  // The same two differ by a smaller threshold.
+  const auto finer = Run({.good = "v1", .bad = "v3", .threshold = {.is_ratio = false, .amount = 15e6}});
+  ASSERT_TRUE(finer.ok()) << finer.status();
+  EXPECT_NE(finer->end, Bisection::End::kNoDifference);
+}
+
+TEST_F(BisectHistoryTest, StopsWhereAnEndCannotBeMeasured) {
+  const auto result = Run({.good = "v1", .bad = "broken2"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->end, Bisection::End::kEndNotMeasured);
+  EXPECT_EQ(result->bad.outcome.skip_reason, "does not build");
+}
+
+TEST_F(BisectHistoryTest, NamesTheCandidatesWhereSkippedCommitsHideTheCulprit) {
+  Add("d1", "120");
+  Add("no-build-1", "error");
+  Add("no-build-2", "error");
+  Add("d2", "900");
+  const auto result = Run({.good = "v3", .bad = "d2"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->end, Bisection::End::kOnlySkipped);
+  std::vector<std::string> names;
+  for (const Commit& commit : result->candidates) names.push_back(commit.subject);
+  EXPECT_THAT(names, ElementsAre("no-build-1", "no-build-2", "d2"));
+}
+
+TEST_F(BisectHistoryTest, AMergeBaseThatIsAlreadyBadIsSaid) {
+  repository_.Branch("old", "v2");
+  Add("old1", "100");
+  const auto result = Run({.good = "old1", .bad = "c1"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->end, Bisection::End::kMergeBaseDiffers);
+  EXPECT_EQ(result->first->commit.subject, "v2");
+}
+
+TEST_F(BisectHistoryTest, GoodOnAnotherLineThanBad) {
+  repository_.Branch("old", "a1");
+  Add("old2", "99");
+  const auto result = Run({.good = "old2", .bad = "v2"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->end, Bisection::End::kFound);
+  EXPECT_EQ(result->first->commit.subject, "culprit");
+  EXPECT_EQ(measurer_->asked[2], "a1");  // where the lines part
+}
+
+TEST_F(BisectHistoryTest, TroubleThatIsNoCommitsFaultEndsTheWalk) {
+  fail_after_ = 3;
+  EXPECT_EQ(Run({.good = "v1", .bad = "v2"}).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "bisect"));
+  const std::atomic<bool> cancelled = true;
+  fail_after_ = 1000;
+  EXPECT_EQ(Run({.good = "v1", .bad = "v2", .cancelled = &cancelled}).status().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(BisectHistoryTest, OtherMetricsAreJudgedByTheirOwnThreshold) {
+  const auto result =
+      Run({.good = "v1", .bad = "v2", .metric = Metric::kGrowth, .threshold = *ParseThreshold(Metric::kGrowth, "+50MB/day")});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->end, Bisection::End::kFound);
+  EXPECT_EQ(result->first->commit.subject, "culprit");
+  EXPECT_EQ(result->limit, 50e6);
+}
+
+TEST_F(BisectHistoryTest, ASweepMarksTheLargestSteps) {
+  absl::StatusOr<GitMirror> mirror = GitMirror::Open(repository_.path(), folder_ / "cache");
+  ASSERT_TRUE(mirror.ok()) << mirror.status();
+  std::vector<Commit> commits;
+  for (const char* name : {"v1", "a1", "broken2", "v2", "c1", "v3"}) commits.push_back(*mirror->Describe(repository_.hash(name)));
+  FileMeasurer measurer(*mirror, folder_ / "sweep");
+  const auto sweep = SweepHistory(commits, Metric::kSteady, measurer, {});
+  ASSERT_TRUE(sweep.ok()) << sweep.status();
+  ASSERT_EQ(sweep->size(), 6u);
+  EXPECT_EQ((*sweep)[2].outcome.skip_reason, "does not build");
+  const std::vector<Step> steps = LargestSteps(Threshold(), *sweep);
+  ASSERT_EQ(steps.size(), 2u);
+  EXPECT_EQ(steps[0].from, 1u);  // a1 to v2, over the one that does not build
+  EXPECT_EQ(steps[0].to, 3u);
+  EXPECT_EQ(steps[0].change, 606e6);
+  EXPECT_EQ(steps[1].from, 4u);
+  EXPECT_EQ(steps[1].to, 5u);
+  EXPECT_LT(steps[1].change, 0);
+}
+
+TEST(FillValueTest, TakesTheMedianAndTheBand) {
+  Measurement measurement;
+  for (const std::uint64_t bytes : {300, 100, 200, 500}) {
+    RunResult run;
+    run.peak_rss_bytes = bytes;
+    measurement.outcome.runs.push_back(run);
+  }
+  FillValue(Metric::kPeak, &measurement);
+  EXPECT_EQ(measurement.value, 250);
+  EXPECT_EQ(measurement.low, 100);
+  EXPECT_EQ(measurement.high, 500);
+}
+
+}  // namespace
+}  // namespace heaptape
