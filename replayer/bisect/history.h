@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "replayer/bisect/git.h"
+#include "allocators/git.h"
 #include "replayer/bisect/metric.h"
 #include "replayer/results.h"
 

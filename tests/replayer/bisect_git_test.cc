@@ -1,4 +1,4 @@
-#include "replayer/bisect/git.h"
+#include "allocators/git.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "replayer/bisect/process.h"
+#include "allocators/process.h"
 #include "tests/replayer/bisect_repository.h"
 
 namespace heaptape {

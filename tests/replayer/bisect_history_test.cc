@@ -7,7 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "replayer/bisect/process.h"
+#include "allocators/process.h"
 #include "tests/replayer/bisect_repository.h"
 
 namespace heaptape {

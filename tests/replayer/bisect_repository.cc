@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_format.h"
 #include "gtest/gtest.h"
-#include "replayer/bisect/git.h"
-#include "replayer/bisect/process.h"
+#include "allocators/git.h"
+#include "allocators/process.h"
 
 namespace heaptape {
 

@@ -1,7 +1,5 @@
-#include "replayer/bisect/git.h"
+#include "allocators/git.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -13,7 +11,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "replayer/bisect/process.h"
+#include "allocators/process.h"
+#include "allocators/specification.h"
+#include "allocators/store.h"
 
 namespace heaptape {
 namespace {
@@ -63,36 +63,6 @@ std::string Trimmed(std::string text) {
   return text;
 }
 
-// Holds a file's lock until destroyed: two heaptape that fetch into one mirror take turns.
-class FileLock {
- public:
-  explicit FileLock(const std::string& path) : descriptor_(open(path.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600)) {
-    if (descriptor_ >= 0) flock(descriptor_, LOCK_EX);
-  }
-  FileLock(const FileLock&) = delete;
-  ~FileLock() {
-    if (descriptor_ >= 0) close(descriptor_);
-  }
-
- private:
-  int descriptor_;
-};
-
-std::size_t EditDistance(const std::string& a, const std::string& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t above = row[j];
-      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
-
 }  // namespace
 
 const std::vector<std::string>& GitVariables() {
@@ -117,7 +87,9 @@ absl::StatusOr<GitMirror> GitMirror::Open(const std::string& source, const std::
   fs::create_directories(cache_directory, error);
   if (error) return absl::FailedPreconditionError(absl::StrCat(cache_directory, ": cannot be made: ", error.message()));
 
-  const FileLock lock(mirror.path_ + ".lock");
+  const absl::StatusOr<FileLock> lock = FileLock::Take(
+      mirror.path_ + ".lock", absl::StrCat("another heaptape is fetching ", source, "; waiting for it"), nullptr, cancelled);
+  if (!lock.ok()) return lock.status();
   const bool existed = fs::exists(mirror.path_ + "/HEAD", error);
   if (!existed) {
     absl::StatusOr<std::string> made = Git(cache_directory, {"init", "-q", "--bare", mirror.path_}, cancelled);
@@ -160,12 +132,7 @@ absl::StatusOr<std::string> GitMirror::Resolve(const std::string& revision) cons
     if (found->exit_status == 0) return Trimmed(found->output);
   }
   absl::StatusOr<std::vector<std::string>> tags = Tags("*");
-  std::string nearest;
-  if (tags.ok() && !tags->empty()) {
-    nearest = *std::min_element(tags->begin(), tags->end(), [&](const std::string& a, const std::string& b) {
-      return EditDistance(a, revision) < EditDistance(b, revision);
-    });
-  }
+  const std::string nearest = tags.ok() ? NearestName(revision, *tags) : "";
   return absl::NotFoundError(absl::StrCat(revision, ": no such tag, branch or commit in the source",
                                           nearest.empty() ? "" : absl::StrCat("; the nearest tag is ", nearest)));
 }

@@ -1,7 +1,7 @@
-// Runs another program (git, a build command) to its end.
+// Runs another program (apt, git, a build command) to its end.
 
-#ifndef HEAPTAPE_REPLAYER_BISECT_PROCESS_H_
-#define HEAPTAPE_REPLAYER_BISECT_PROCESS_H_
+#ifndef HEAPTAPE_ALLOCATORS_PROCESS_H_
+#define HEAPTAPE_ALLOCATORS_PROCESS_H_
 
 #include <atomic>
 #include <string>
@@ -34,4 +34,4 @@ absl::StatusOr<ProcessResult> RunProcess(const std::vector<std::string>& argumen
 
 }  // namespace heaptape
 
-#endif  // HEAPTAPE_REPLAYER_BISECT_PROCESS_H_
+#endif  // HEAPTAPE_ALLOCATORS_PROCESS_H_

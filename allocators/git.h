@@ -3,8 +3,8 @@
 // The user's repository is only ever fetched from. Everything calls the git program; its own rules for
 // merges, skipped commits and merge bases hold. Not thread-safe unless said.
 
-#ifndef HEAPTAPE_REPLAYER_BISECT_GIT_H_
-#define HEAPTAPE_REPLAYER_BISECT_GIT_H_
+#ifndef HEAPTAPE_ALLOCATORS_GIT_H_
+#define HEAPTAPE_ALLOCATORS_GIT_H_
 
 #include <atomic>
 #include <cstdint>
@@ -113,4 +113,4 @@ class GitBisection {
 
 }  // namespace heaptape
 
-#endif  // HEAPTAPE_REPLAYER_BISECT_GIT_H_
+#endif  // HEAPTAPE_ALLOCATORS_GIT_H_

@@ -1,4 +1,4 @@
-#include "replayer/bisect/process.h"
+#include "allocators/process.h"
 
 #include <fcntl.h>
 #include <poll.h>

@@ -1,0 +1,173 @@
+#include "allocators/build.h"
+
+#include <fnmatch.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <deque>
+#include <filesystem>
+#include <fstream>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "allocators/git.h"
+#include "allocators/process.h"
+
+namespace heaptape {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kLogLinesShown = 12;
+
+std::string FileNameOf(std::string text) {
+  for (char& c : text) {
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '.' && c != '-' && c != '+') c = '_';
+  }
+  return text;
+}
+
+bool ProgramIsThere(const std::string& name) {
+  const absl::StatusOr<ProcessResult> found = RunProcess({"sh", "-c", absl::StrCat("command -v ", name)});
+  return found.ok() && found->exit_status == 0;
+}
+
+// Variables of the caller that would change what a build makes or where it looks.
+std::vector<std::string> BuildStrangers() {
+  std::vector<std::string> names = GitVariables();
+  for (const char* name : {"LD_PRELOAD", "LD_LIBRARY_PATH", "DESTDIR", "MAKEFLAGS", "MALLOC_CONF", "GLIBC_TUNABLES"}) {
+    names.push_back(name);
+  }
+  return names;
+}
+
+}  // namespace
+
+std::string LastLines(const std::string& path, int count, const std::string& indent) {
+  std::ifstream file(path);
+  std::deque<std::string> last;
+  for (std::string line; std::getline(file, line);) {
+    if (line.empty()) continue;
+    last.push_back(std::move(line));
+    if (static_cast<int>(last.size()) > count) last.pop_front();
+  }
+  std::string text;
+  for (const std::string& line : last) absl::StrAppend(&text, indent, line, "\n");
+  return text;
+}
+
+std::string FindLibrary(const std::string& folder, const std::string& pattern) {
+  std::vector<std::string> found;
+  std::error_code error;
+  for (fs::recursive_directory_iterator item(folder, fs::directory_options::skip_permission_denied, error), end; item != end;
+       item.increment(error)) {
+    if (error) break;
+    const std::string name = item->path().filename().string();
+    const std::string below = item->path().string().substr(folder.size() + 1);
+    if (fnmatch(pattern.c_str(), name.c_str(), 0) != 0 && fnmatch(pattern.c_str(), below.c_str(), FNM_PATHNAME) != 0) continue;
+    const fs::path real = fs::canonical(item->path(), error);
+    if (!error && fs::is_regular_file(real, error)) found.push_back(real.string());
+    error.clear();
+  }
+  // The shallowest is the installed one; among those of one folder the order is that of the names.
+  std::sort(found.begin(), found.end(), [](const std::string& a, const std::string& b) {
+    const auto depth_a = std::count(a.begin(), a.end(), '/'), depth_b = std::count(b.begin(), b.end(), '/');
+    return depth_a != depth_b ? depth_a < depth_b : a < b;
+  });
+  return found.empty() ? "" : found.front();
+}
+
+ResolvedAllocator Resolved(const StoredAllocator& stored, const Family& family) {
+  return {.family = stored.family,
+          .version = stored.version,
+          .library_path = stored.library_path,
+          .loader_path = stored.loader_path,
+          .loader_library_path = stored.loader_library_path,
+          .symbol_prefix = family.symbol_prefix,
+          .origin = stored.origin};
+}
+
+absl::StatusOr<StoredAllocator> Build(const Store& store, const Family& family, const Source& source,
+                                      const BuildOptions& options, bool* was_there) {
+  const std::string& commands = options.commands.empty() ? family.build : options.commands;
+  if (commands.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(family.name, " has no known way to be built; give one with --build"));
+  }
+  const std::string recipe = absl::StrCat(source.identity, "\n", commands, "\n", options.options, "\n", options.library);
+  const std::string key = FileNameOf(absl::StrCat(source.label, "-", source.identity.substr(0, 12), "-",
+                                                  absl::StrFormat("%08x", XXH3_64bits(recipe.data(), recipe.size()) & 0xffffffff)));
+  const std::string log = store.LogPath(family.name, key);
+  const auto make = [&](const std::string& folder) -> absl::StatusOr<StoredAllocator> {
+    if (options.commands.empty()) {
+      for (const std::string& program : family.build_needs) {
+        if (!ProgramIsThere(program)) {
+          return absl::FailedPreconditionError(absl::StrCat("building ", family.name, " needs ", program, ", which is not here; install it"));
+        }
+      }
+    }
+    // The source lies outside the entry's folder, where a build in a parent's git repository can't happen.
+    const std::string work = folder + "/.work", prefix = folder + "/prefix";
+    std::error_code error;
+    fs::create_directories(work, error);
+    fs::create_directories(prefix, error);
+    if (error) return absl::FailedPreconditionError(absl::StrCat(folder, ": cannot be made: ", error.message()));
+    const absl::StatusOr<std::string> top = source.unpack(work);
+    if (!top.ok()) return top.status();
+    if (options.talk) options.talk(absl::StrCat("building ", family.name, " ", source.label, " (log: ", log, ")"));
+    const int jobs = options.jobs > 0 ? options.jobs : static_cast<int>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN)));
+    const absl::StatusOr<ProcessResult> built = RunProcess({"sh", "-c", commands}, {.directory = *top,
+                                                                                    .environment = {{"PREFIX", prefix},
+                                                                                                    {"JOBS", absl::StrCat(jobs)},
+                                                                                                    {"OPTIONS", options.options},
+                                                                                                    {"LABEL", source.label},
+                                                                                                    {"IDENTITY", source.identity},
+                                                                                                    {"LC_ALL", "C"}},
+                                                                                    .without = BuildStrangers(),
+                                                                                    .log_path = log,
+                                                                                    .cancelled = options.cancelled});
+    if (!built.ok()) return built.status();
+    if (built->exit_status != 0) {
+      return absl::FailedPreconditionError(absl::StrCat(family.name, " ", source.label, " does not build (exit status ",
+                                                        built->exit_status, "). The end of ", log, ":\n",
+                                                        LastLines(log, kLogLinesShown, "  ")));
+    }
+    std::vector<std::string> patterns = {options.library};
+    if (options.library.empty()) patterns = family.library_after_build.empty() ? family.libraries : std::vector<std::string>{family.library_after_build};
+    std::string library;
+    for (const std::string& pattern : patterns) {
+      for (const std::string& place : {prefix, *top}) {
+        if (library.empty()) library = FindLibrary(place, pattern);
+      }
+    }
+    if (library.empty()) {
+      return absl::FailedPreconditionError(absl::StrCat(family.name, " ", source.label, " was built, but there is no ", patterns.front(),
+                                                        "; name it with --library. Log: ", log));
+    }
+    if (library.rfind(prefix + "/", 0) != 0) {
+      const std::string kept = absl::StrCat(prefix, "/", fs::path(library).filename().string());
+      fs::copy_file(library, kept, fs::copy_options::overwrite_existing, error);
+      if (error) return absl::FailedPreconditionError(absl::StrCat(library, ": cannot be copied: ", error.message()));
+      library = kept;
+    }
+    fs::remove_all(work, error);
+    StoredAllocator stored{.family = family.name,
+                           .label = source.label,
+                           .identity = source.identity,
+                           .options = options.options,
+                           .origin = absl::StrCat("built from ", source.origin),
+                           .command = options.command,
+                           .library_path = library};
+    if (family.builtin == Family::Builtin::kSystemMalloc) {
+      stored.loader_path = FindLibrary(prefix, "ld-linux-x86-64.so.2");
+      stored.loader_library_path = fs::path(library).parent_path().string();
+      stored.library_path.clear();
+      if (stored.loader_path.empty()) return absl::FailedPreconditionError(absl::StrCat(source.label, " was built without its loader. Log: ", log));
+    }
+    return stored;
+  };
+  return store.GetOrMake(family.name, key, make, options.talk, options.cancelled, was_there);
+}
+
+}  // namespace heaptape
