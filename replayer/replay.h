@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "allocators/catalog.h"
 #include "replayer/results.h"
+#include "traces/trace_reader.h"
 
 namespace heaptape {
 
@@ -39,6 +40,12 @@ struct ReplayOptions {
 // replays may run at once, each in its own worker.
 absl::StatusOr<RunResult> Replay(const std::string& trace_path, const ResolvedAllocator& allocator,
                                  const ReplayOptions& options);
+// The same from a reader that stands at its start.
+absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& allocator,
+                                 const ReplayOptions& options);
+
+// The family that does nothing: what remains is the engine. It replays any trace at 0 bytes.
+inline constexpr char kNullAllocator[] = "null";
 
 }  // namespace heaptape
 

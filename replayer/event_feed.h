@@ -1,0 +1,53 @@
+// Turns a trace into the worker's ring entries: time spans between marks, samples at their moments, pages of
+// large blocks to write. Constant memory but for the touch records.
+
+#ifndef HEAPTAPE_REPLAYER_EVENT_FEED_H_
+#define HEAPTAPE_REPLAYER_EVENT_FEED_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "replayer/touch_plan.h"
+#include "replayer/worker_process.h"
+#include "traces/trace_reader.h"
+
+namespace heaptape {
+
+class EventFeed {
+ public:
+  // `reader` must stand at its start; it and `process` must outlive the feed. `sample_count` samples are
+  // spread over the recording, beside one at its start. A null `plan` leaves large blocks to the worker.
+  EventFeed(TraceReader& reader, WorkerProcess& process, std::uint32_t sample_count, TouchPlan* plan);
+
+  // Feeds the whole trace, or until the worker is gone. DataLoss: an event that cannot be (slot or thread out
+  // of range). Damage that the reader survives ends the feed early with a note instead.
+  absl::Status Run();
+
+  const std::vector<std::string>& notes() const { return notes_; }
+
+ private:
+  bool Send(std::uint64_t end_ns);
+  bool SendEvent(const Event& event);
+  bool SendSample(std::uint64_t time_ns);
+  std::uint64_t SampleDue(std::uint32_t index) const;
+
+  TraceReader& reader_;
+  WorkerProcess& process_;
+  const std::uint32_t sample_count_;
+  TouchPlan* const plan_;
+  const bool by_event_number_;  // a trace without time: samples are spread over its events
+
+  std::vector<Event> pending_;  // events since the last time mark
+  std::uint64_t pending_first_event_ = 0;
+  std::uint64_t span_start_ns_ = 0;
+  std::uint64_t next_object_ = 0;
+  std::uint32_t next_sample_ = 0;
+  std::uint16_t last_thread_ = 0;
+  std::vector<std::string> notes_;
+};
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_REPLAYER_EVENT_FEED_H_

@@ -1,0 +1,299 @@
+#include "replayer/replay.h"
+
+#include <signal.h>
+#include <string.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <utility>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "replayer/event_feed.h"
+#include "replayer/steady_state.h"
+#include "replayer/touch_plan.h"
+#include "replayer/worker_process.h"
+
+namespace heaptape {
+namespace {
+
+using SteadyClock = std::chrono::steady_clock;
+
+// 2 MiB of events: stays in the cache that host and worker share.
+constexpr std::uint32_t kRingEntries = 128 << 10;
+// jemalloc has 2.6 KiB of static TLS, more than the loader keeps for libraries opened later.
+constexpr char kStaticTlsTunable[] = "glibc.rtld.optional_static_tls=16384";
+// glibc's own rule: so many arenas per CPU at most.
+constexpr std::uint32_t kGlibcArenasPerCpu = 8;
+// The worker ends itself at the memory limit; the host does if it is this far beyond.
+constexpr double kLimitSlack = 1.5;
+
+std::string SignalText(int signal) {
+  const char* name = sigabbrev_np(signal);
+  return name != nullptr ? absl::StrCat("SIG", name) : absl::StrCat("signal ", signal);
+}
+
+// The environment of the worker, all of it: nothing of the user's own moves the figures.
+std::vector<std::string> WorkerEnvironment(const ResolvedAllocator& allocator, std::uint32_t cpu_count) {
+  std::vector<std::string> environment;
+  std::string tunables;
+  for (const auto& [name, value] : allocator.environment) {
+    if (name == "GLIBC_TUNABLES") {
+      tunables = value;
+    } else {
+      environment.push_back(absl::StrCat(name, "=", value));
+    }
+  }
+  if (tunables.find("glibc.malloc.arena_") == std::string::npos) {
+    absl::StrAppend(&tunables, tunables.empty() ? "" : ":", "glibc.malloc.arena_max=", kGlibcArenasPerCpu * cpu_count);
+  }
+  absl::StrAppend(&tunables, tunables.empty() ? "" : ":", kStaticTlsTunable);
+  environment.push_back(absl::StrCat("GLIBC_TUNABLES=", tunables));
+  return environment;
+}
+
+worker::HugePageMode HugePagesFor(HugePageMode mode, const TraceInfo& info) {
+  if (mode == HugePageMode::kAlways) return worker::HugePageMode::kAlways;
+  if (mode == HugePageMode::kOff) return worker::HugePageMode::kOff;
+  switch (info.huge_pages) {
+    case HugePages::kAlways:
+      return worker::HugePageMode::kAlways;
+    case HugePages::kMadvise:
+      return worker::HugePageMode::kMadvise;
+    default:
+      return worker::HugePageMode::kOff;
+  }
+}
+
+std::string SeriesDigest(const std::vector<ReplaySample>& series) {
+  XXH64_hash_t digest = 0;
+  for (const ReplaySample& sample : series) {
+    const std::uint64_t fields[] = {sample.time_ns, sample.event_number, sample.heap_rss_bytes};
+    digest = XXH64(fields, sizeof(fields), digest);
+  }
+  return absl::StrFormat("%016x", static_cast<std::uint64_t>(digest));
+}
+
+// Adds what the allocator printed last, in one line.
+std::string WithOutput(std::string sentence, const std::string& output) {
+  if (output.empty()) return sentence;
+  std::string tail = output.size() > 300 ? absl::StrCat("...", output.substr(output.size() - 300)) : output;
+  while (!tail.empty() && tail.back() == '\n') tail.pop_back();
+  std::replace(tail.begin(), tail.end(), '\n', ' ');
+  return absl::StrCat(std::move(sentence), "; it printed: ", tail);
+}
+
+// Ends the worker when the user, the clock or the memory limit says so, and remembers which.
+class Watchdog {
+ public:
+  Watchdog(const WorkerProcess& process, const ReplayOptions& options) : process_(process), options_(options) {}
+
+  bool operator()() {
+    if (options_.cancelled != nullptr && options_.cancelled->load()) {
+      reason = "cancelled";
+      return true;
+    }
+    const std::uint64_t position = process_.position();
+    const worker::Phase phase = process_.phase();
+    const SteadyClock::time_point now = SteadyClock::now();
+    if (position != last_position_ || phase != last_phase_) {
+      last_position_ = position;
+      last_phase_ = phase;
+      last_progress_ = now;
+    }
+    // A paced replay waits as long as the recorded program did.
+    if (options_.clock != Clock::kPaced && now - last_progress_ > std::chrono::seconds(options_.hang_timeout_seconds)) {
+      reason = absl::StrCat("hangs: no progress for ", options_.hang_timeout_seconds, " s at event ", position);
+      return true;
+    }
+    if (options_.memory_limit_bytes != 0 &&
+        static_cast<double>(process_.ResidentBytes()) > kLimitSlack * static_cast<double>(options_.memory_limit_bytes)) {
+      reason = absl::StrCat("passed the memory limit at event ", position);
+      return true;
+    }
+    if (options_.progress) options_.progress(position);
+    return false;
+  }
+
+  std::string reason;
+
+ private:
+  const WorkerProcess& process_;
+  const ReplayOptions& options_;
+  std::uint64_t last_position_ = 0;
+  worker::Phase last_phase_ = worker::Phase::kStarting;
+  SteadyClock::time_point last_progress_ = SteadyClock::now();
+};
+
+void CopyFindings(const WorkerProcess& process, RunResult& result) {
+  const worker::Findings& findings = process.findings();
+  result.baseline_rss_bytes = findings.baseline_rss_bytes;
+  result.peak_rss_bytes = findings.peak_rss_bytes;
+  result.peak_time_ns = findings.peak_time_ns;
+  result.allocation_failures = findings.allocation_failures;
+  result.minor_faults = findings.minor_faults;
+  result.system_calls = {findings.calls.mmap,    findings.calls.munmap,   findings.calls.mremap,
+                         findings.calls.madvise, findings.calls.mprotect, findings.calls.brk};
+  result.cpu_user_ns = findings.cpu_user_ns;
+  result.cpu_system_ns = findings.cpu_system_ns;
+  result.events_replayed = process.position();
+  const worker::WorkerSample* samples = process.samples();
+  result.series.reserve(findings.samples);
+  for (std::uint32_t i = 0; i < findings.samples; ++i) {
+    const worker::WorkerSample& sample = samples[i];
+    result.series.push_back({sample.time_ns, sample.event_number, sample.heap_rss_bytes, sample.live_bytes,
+                             sample.live_objects, sample.lazy_free_bytes});
+    // A worker that was killed had no time to tell its peak.
+    if (sample.heap_rss_bytes > result.peak_rss_bytes) {
+      result.peak_rss_bytes = sample.heap_rss_bytes;
+      result.peak_time_ns = sample.time_ns;
+    }
+  }
+  if (!result.series.empty()) result.end_rss_bytes = result.series.back().heap_rss_bytes;
+  result.series_digest = SeriesDigest(result.series);
+
+  result.settings.engine =
+      findings.engine == static_cast<std::uint32_t>(worker::EngineMode::kLockstep) ? "lockstep" : "fast";
+  result.library_path = findings.library_path;
+  result.build_id = findings.build_id;
+  if (*findings.version != 0) result.version = findings.version;
+}
+
+// Why the run ended early, if it did.
+std::optional<std::string> EndingOf(const WorkerProcess& process, const Watchdog& watchdog) {
+  const worker::Findings& findings = process.findings();
+  const std::uint64_t position = process.position();
+  if (!watchdog.reason.empty()) return WithOutput(watchdog.reason, process.output());
+  if (process.phase() == worker::Phase::kStopped) {
+    return WithOutput(absl::StrCat(findings.error, " at event ", position), process.output());
+  }
+  if (process.phase() != worker::Phase::kDone) {
+    const std::string how = process.end_signal() != 0 ? absl::StrCat("ended by ", SignalText(process.end_signal()))
+                                                      : absl::StrCat("exited with status ", process.exit_status());
+    return WithOutput(absl::StrCat(how, " at event ", position), process.output());
+  }
+  if (findings.allocation_failures != 0) {
+    return WithOutput(absl::StrCat("returned NULL where the recorded allocator did not: ", findings.allocation_failures,
+                                   " times, first for ", OpName(static_cast<Op>(findings.first_failure_op)), " of ",
+                                   findings.first_failure_bytes, " bytes at event ", findings.first_failure_event),
+                      process.output());
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& allocator, const ReplayOptions& options) {
+  const SteadyClock::time_point start = SteadyClock::now();
+  const TraceInfo& info = reader.info();
+  const TraceSummary& summary = reader.summary();
+
+  RunResult result;
+  result.allocator = allocator.family;
+  result.version = allocator.version;
+  result.library_path = allocator.library_path;
+  result.origin = allocator.origin;
+  result.tunables = allocator.tunables;
+
+  worker::Settings settings = {};
+  settings.seed = options.seed;
+  settings.slot_count = summary.peak_live_objects;
+  settings.memory_limit_bytes = options.memory_limit_bytes;
+  settings.machine_memory_bytes = info.memory_bytes;
+  settings.thread_count = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(summary.peak_threads, 1, 1 << 16));
+  settings.cpu_count = options.cpu_count != 0 ? options.cpu_count : std::clamp(info.cpu_count, 1u, 1024u);
+  settings.ring_entries = kRingEntries;
+  settings.sample_capacity = std::max(1u, options.sample_count) + 1;
+  settings.clock = static_cast<worker::ClockMode>(options.clock);
+  settings.touch = static_cast<worker::TouchMode>(options.touch);
+  settings.engine = static_cast<worker::EngineMode>(options.engine);
+  settings.huge_pages = HugePagesFor(options.huge_pages, info);
+  settings.null_allocator = allocator.family == kNullAllocator;
+  if (allocator.library_path.size() >= sizeof(settings.library_path) ||
+      allocator.symbol_prefix.size() >= sizeof(settings.symbol_prefix)) {
+    return absl::InvalidArgumentError(absl::StrCat("the path of ", allocator.family, " is too long"));
+  }
+  strcpy(settings.library_path, allocator.library_path.c_str());
+  strcpy(settings.symbol_prefix, allocator.symbol_prefix.c_str());
+
+  result.settings.seed = settings.seed;
+  result.settings.clock = options.clock == Clock::kVirtual ? "virtual" : options.clock == Clock::kReal ? "real" : "paced";
+  result.settings.touch = options.touch == Touch::kRecorded ? "recorded" : options.touch == Touch::kFull ? "full" : "none";
+  result.settings.huge_pages = options.huge_pages == HugePageMode::kOff        ? "off"
+                               : options.huge_pages == HugePageMode::kRecorded ? "recorded"
+                                                                               : "always";
+  result.settings.cpu_count = settings.cpu_count;
+  result.settings.memory_limit_bytes = settings.memory_limit_bytes;
+  result.peak_live_bytes = summary.peak_live_bytes;
+  if (info.cpu_count == 0 && options.cpu_count == 0) {
+    result.notes.push_back("the recording does not say how many CPUs its machine had; replayed as if it had one (see --cpus)");
+  }
+  if (info.page_bytes != worker::kPageBytes) {
+    result.notes.push_back(absl::StrCat("recorded with pages of ", info.page_bytes, " bytes, replayed with ", worker::kPageBytes));
+  }
+
+  std::unique_ptr<TouchPlan> plan;
+  if (options.touch == Touch::kRecorded) {
+    absl::StatusOr<std::vector<TouchRecord>> records = reader.ReadTouched();
+    if (!records.ok()) {
+      result.notes.push_back(absl::StrCat("touched pages unreadable: ", std::string(records.status().message())));
+      records = std::vector<TouchRecord>();
+    }
+    plan = std::make_unique<TouchPlan>(*std::move(records), settings.slot_count);
+    if (plan->empty()) {
+      result.notes.push_back("the recording does not tell which pages of large blocks were written: taken as all of a malloc, none of a calloc");
+    }
+  }
+
+  WorkerCommand command;
+  command.worker_path = options.worker_path;
+  command.loader_path = allocator.loader_path;
+  command.loader_library_path = allocator.loader_library_path;
+  command.environment = WorkerEnvironment(allocator, settings.cpu_count);
+  command.huge_pages_allowed = settings.huge_pages != worker::HugePageMode::kOff;
+  absl::StatusOr<std::unique_ptr<WorkerProcess>> started = WorkerProcess::Start(settings, command);
+  if (!started.ok()) return started.status();
+  WorkerProcess& process = **started;
+  Watchdog watchdog(process, options);
+  process.set_watch([&watchdog] { return watchdog(); });
+
+  EventFeed feed(reader, process, settings.sample_capacity - 1, plan.get());
+  if (absl::Status fed = feed.Run(); !fed.ok()) return fed;
+  process.AwaitEnd();
+
+  if (process.phase() == worker::Phase::kFailedToStart) return absl::FailedPreconditionError(process.findings().error);
+  if (process.phase() == worker::Phase::kStarting) {
+    const std::string why = process.exit_status() == 127
+                                ? absl::StrCat("cannot run the replay worker ", options.worker_path)
+                                : WithOutput(absl::StrCat("cannot load ", allocator.DisplayName(), ": the worker ended by ",
+                                                          SignalText(process.end_signal())),
+                                             process.output());
+    if (watchdog.reason.empty()) return absl::FailedPreconditionError(why);
+  }
+  CopyFindings(process, result);
+  result.notes.insert(result.notes.end(), feed.notes().begin(), feed.notes().end());
+  const worker::Findings& findings = process.findings();
+  if (options.engine != Engine::kLockstep && result.settings.engine == "lockstep") {
+    result.notes.push_back("replayed in lock-step with real threads: this machine does not let one thread take another's identity");
+  }
+  if (!findings.calls_exact) {
+    result.notes.push_back("the C library's own system calls could not be counted: the kernel has no Syscall User Dispatch");
+  }
+  if (!findings.counters_exact) {
+    result.notes.push_back("this kernel's memory counters are inexact: memory was read from smaps_rollup, which is slower");
+  }
+  if (findings.threads_refused != 0) {
+    result.notes.push_back("the allocator wanted threads of its own, which would make runs differ: it got none");
+  }
+  result.error = EndingOf(process, watchdog);
+  Judge(result);
+  result.wall_ns = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(SteadyClock::now() - start).count());
+  return result;
+}
+
+}  // namespace heaptape

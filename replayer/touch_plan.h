@@ -1,0 +1,61 @@
+// Which pages of the large blocks a replay writes to, from what the recording saw of them.
+//
+// The recording knows, for blocks of 64 KiB and more, the pages present when the block was handed out and
+// when it was given back. A fresh block shows exactly what the program touched; of a recycled one (present
+// from its former life) only the pages added are certain, and the mean share of the fresh blocks of its
+// size class seen before stands in for the rest. ENGINE.md says where this can be wrong.
+
+#ifndef HEAPTAPE_REPLAYER_TOUCH_PLAN_H_
+#define HEAPTAPE_REPLAYER_TOUCH_PLAN_H_
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "traces/event.h"
+#include "traces/trace_info.h"
+
+namespace heaptape {
+
+class TouchPlan {
+ public:
+  TouchPlan(std::vector<TouchRecord> records, std::uint64_t slot_count);
+
+  bool empty() const { return objects_.empty(); }
+
+  // To be told every event that starts, resizes or frees an object, in order. `object` is the number of the
+  // object started (ignored otherwise). The result is valid until the next call.
+  std::span<const PageRange> Next(const Event& event, std::uint64_t object);
+
+ private:
+  struct ObjectRecords {
+    std::uint64_t object;
+    std::uint32_t first;  // into records_
+    std::uint32_t count;
+  };
+  struct Live {
+    std::uint32_t next;  // into records_
+    std::uint32_t end;
+    std::uint64_t bytes;
+  };
+  struct Share {
+    double sum = 0;
+    std::uint64_t count = 0;
+  };
+
+  std::span<const PageRange> Estimate(Live& live, std::uint64_t bytes, std::uint64_t old_bytes, Op op);
+
+  std::vector<TouchRecord> records_;    // by object, then in the order recorded
+  std::vector<ObjectRecords> objects_;  // ascending
+  std::size_t next_object_ = 0;
+  absl::flat_hash_map<std::uint32_t, Live> live_;  // by slot: objects with records
+  std::vector<bool> has_records_;                  // by slot
+  std::array<Share, 64> shares_;                   // of fresh blocks, by log2 of the size
+  std::vector<PageRange> result_;
+};
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_REPLAYER_TOUCH_PLAN_H_

@@ -1,0 +1,404 @@
+#include "replayer/worker/engine.h"
+
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "replayer/worker/kernel.h"
+#include "replayer/worker/machine.h"
+#include "replayer/worker/pool.h"
+
+namespace heaptape::worker {
+namespace {
+
+constexpr std::uintptr_t kSlotsAddress = kOwnAddresses + (std::uintptr_t{4} << 40);
+constexpr std::uintptr_t kLargeSizesAddress = kOwnAddresses + (std::uintptr_t{5} << 40);
+constexpr std::uintptr_t kNullRegionAddress = kOwnAddresses + (std::uintptr_t{6} << 40);
+constexpr std::uint64_t kNullRegionBytes = std::uint64_t{64} << 30;
+
+constexpr int kSizeShift = 48;
+constexpr std::uint64_t kAddressMask = (std::uint64_t{1} << kSizeShift) - 1;
+constexpr std::uint64_t kSizeElsewhere = 0xffff;
+// The consumed part of the ring is given back, and the memory limit looked at, this often.
+constexpr std::uint64_t kPublishEntries = 4096;
+// A calloc of less is taken to be written by the program like a malloc.
+constexpr std::uint64_t kCallocTouchBytes = 16 << 10;
+constexpr std::uint32_t kLazyFreeSamples = 64;  // of a run have their LazyFree read: it walks page tables
+
+// Writes one byte to each page of [from, to).
+inline void TouchPages(std::uintptr_t from, std::uintptr_t to) {
+  if (from >= to) return;
+  *reinterpret_cast<volatile char*>(from) = 1;
+  for (std::uintptr_t page = (from | (kPageBytes - 1)) + 1; page < to; page += kPageBytes) {
+    *reinterpret_cast<volatile char*>(page) = 1;
+  }
+}
+
+// The allocator that does nothing: what remains is the engine itself. Its one block is shared memory.
+void* NullMalloc(std::size_t bytes) { return bytes <= kNullRegionBytes ? reinterpret_cast<void*>(kNullRegionAddress) : nullptr; }
+void* NullCalloc(std::size_t count, std::size_t bytes) { return NullMalloc(count * bytes); }
+void* NullRealloc(void*, std::size_t bytes) { return NullMalloc(bytes); }
+void NullFree(void*) {}
+void* NullAligned(std::size_t, std::size_t bytes) { return NullMalloc(bytes); }
+
+// Stand-ins for what a library lacks.
+AllocatorFunctions target;
+void* CallocByMalloc(std::size_t count, std::size_t bytes) {
+  void* block = target.malloc(count * bytes);
+  return block == nullptr ? nullptr : memset(block, 0, count * bytes);
+}
+void* AlignedByPosix(std::size_t alignment, std::size_t bytes) {
+  void* block = nullptr;
+  return target.posix_memalign(&block, alignment < sizeof(void*) ? sizeof(void*) : alignment, bytes) == 0 ? block : nullptr;
+}
+void* AlignedNever(std::size_t, std::size_t) { return nullptr; }
+
+std::uint64_t Nanoseconds(const timeval& time) {
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(time.tv_usec) * 1'000;
+}
+
+}  // namespace
+
+bool Replayer::Prepare(SharedHeader& shared) {
+  shared_ = &shared;
+  const Settings& settings = shared.settings;
+  char* base = reinterpret_cast<char*>(&shared);
+  ring_ = reinterpret_cast<const Event*>(base + shared.ring_offset);
+  ring_mask_ = settings.ring_entries - 1;
+  samples_ = reinterpret_cast<WorkerSample*>(base + shared.samples_offset);
+  switch (settings.touch) {
+    case TouchMode::kRecorded:
+      touch_limit_ = kLargeBlockBytes;
+      calloc_touch_limit_ = kCallocTouchBytes;
+      break;
+    case TouchMode::kFull:
+      touch_limit_ = calloc_touch_limit_ = ~std::uint64_t{0};
+      break;
+    case TouchMode::kNone:
+      break;
+  }
+  const std::uint64_t table_bytes = (settings.slot_count + 1) * sizeof(std::uint64_t);
+  slots_ = static_cast<std::uint64_t*>(MapOwnMemory(kSlotsAddress, table_bytes, true));
+  large_sizes_ = static_cast<std::uint64_t*>(MapOwnMemory(kLargeSizesAddress, table_bytes, false));
+  if (slots_ == nullptr || large_sizes_ == nullptr) return false;
+  if (settings.null_allocator && MapOwnMemory(kNullRegionAddress, kNullRegionBytes, false) == nullptr) return false;
+
+  if (!threads_.Prepare(settings.thread_count)) return false;
+  lockstep_ = settings.engine == EngineMode::kLockstep || (settings.thread_count > 1 && !threads_.CanWearIdentities());
+  if (lockstep_) threads_.SetBody(RunThread, this);
+  shared.findings.engine = static_cast<std::uint32_t>(lockstep_ ? EngineMode::kLockstep : EngineMode::kFast);
+  shared.findings.fsgsbase = threads_.uses_fsgsbase();
+  return true;
+}
+
+void Replayer::Run(const AllocatorFunctions& functions) {
+  functions_ = functions;
+  if (shared_->settings.null_allocator) {
+    functions_ = {.malloc = NullMalloc, .calloc = NullCalloc, .realloc = NullRealloc, .free = NullFree,
+                  .aligned_alloc = NullAligned, .memalign = NullAligned};
+  }
+  if (functions_.memalign == nullptr) {
+    functions_.memalign = functions_.posix_memalign != nullptr  ? AlignedByPosix
+                          : functions_.aligned_alloc != nullptr ? functions_.aligned_alloc
+                                                                : AlignedNever;
+  }
+  if (functions_.aligned_alloc == nullptr) functions_.aligned_alloc = functions_.memalign;
+  if (functions_.calloc == nullptr) functions_.calloc = CallocByMalloc;
+  target = functions_;
+
+  Findings& findings = shared_->findings;
+  rusage before, after;
+  Kernel(SYS_getrusage, RUSAGE_SELF, &before);
+  const std::uint64_t start_ns = RealNow();
+  paced_start_ns_ = start_ns;
+  machine.counting = true;
+  WatchCalls(true);
+  if (lockstep_) {
+    // The main thread is thread 0; when it is not its turn it waits.
+    while (!Advance<true>(0)) {
+    }
+  } else {
+    Advance<false>(0);
+    threads_.Wear(0);
+  }
+  WatchCalls(false);
+  machine.counting = false;
+  Kernel(SYS_getrusage, RUSAGE_SELF, &after);
+  findings.wall_ns = RealNow() - start_ns;
+  findings.minor_faults = static_cast<std::uint64_t>(after.ru_minflt - before.ru_minflt);
+  findings.cpu_user_ns = Nanoseconds(after.ru_utime) - Nanoseconds(before.ru_utime);
+  findings.cpu_system_ns = Nanoseconds(after.ru_stime) - Nanoseconds(before.ru_stime);
+  findings.pointer_hash = pointer_hash_;
+  findings.thread_changes = thread_changes_;
+}
+
+void Replayer::RunThread(void* replayer, std::uint32_t thread) {
+  static_cast<Replayer*>(replayer)->Advance<true>(thread);
+}
+
+std::uint64_t Replayer::AwaitEntries() {
+  PublishTail();
+  for (;;) {
+    const std::uint32_t seen = shared_->head_signal.load();
+    shared_->worker_waits.store(1);
+    const std::uint64_t head = shared_->head.load();
+    if (head != tail_) {
+      shared_->worker_waits.store(0);
+      return head;
+    }
+    Kernel(SYS_futex, &shared_->head_signal, FUTEX_WAIT, seen, nullptr, nullptr, 0);
+  }
+}
+
+void Replayer::PublishTail() {
+  shared_->tail.store(tail_);
+  if (shared_->host_waits.exchange(0) != 0) {
+    shared_->tail_signal.fetch_add(1);
+    Kernel(SYS_futex, &shared_->tail_signal, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+  }
+}
+
+void Replayer::TakeSample(const Event& entry) {
+  if (entry.slot >= shared_->settings.sample_capacity) return;
+  WorkerSample& sample = samples_[entry.slot];
+  sample.time_ns = entry.size;
+  sample.event_number = position_;
+  sample.heap_rss_bytes = MeasureHeap();
+  sample.live_bytes = live_bytes_;
+  sample.live_objects = live_objects_;
+  const std::uint32_t stride = shared_->settings.sample_capacity / kLazyFreeSamples + 1;
+  if (machine.lazy_free_calls != 0 && entry.slot % stride == 0) {
+    sample.lazy_free_bytes = machine.meter.ReadLazyFreeBytes();
+  } else if (entry.slot != 0) {
+    sample.lazy_free_bytes = samples_[entry.slot - 1].lazy_free_bytes;
+  }
+  shared_->findings.samples = entry.slot + 1;
+}
+
+void Replayer::Touch(const Event& entry) {
+  const std::uint64_t block = slots_[entry.slot] & kAddressMask;
+  if (block == 0) return;
+  const std::uint64_t end = block + SizeIn(entry.slot);
+  const std::uint64_t first_page = entry.size >> 32;
+  std::uint64_t from = (block & ~(kPageBytes - 1)) + first_page * kPageBytes;
+  std::uint64_t to = from + (entry.size & 0xffffffff) * kPageBytes;
+  if (from < block) from = block;
+  if (to > end) to = end;
+  // A stretch as long as the limit is written step by step, so that the limit stops it in time.
+  const std::uint64_t limit = shared_->settings.memory_limit_bytes;
+  if (limit != 0) {
+    for (; from < to && to - from > limit / 16; from += limit / 16 / kPageBytes * kPageBytes + kPageBytes) {
+      TouchPages(from, from + limit / 16);
+      MeasureHeap();
+    }
+  }
+  TouchPages(from, to);
+}
+
+void Replayer::KeepPace() {
+  for (;;) {
+    const std::uint64_t elapsed = RealNow() - paced_start_ns_;
+    const std::uint64_t due = VirtualNow();
+    if (elapsed >= due) return;
+    const timespec wait = {static_cast<time_t>((due - elapsed) / 1'000'000'000),
+                           static_cast<long>((due - elapsed) % 1'000'000'000)};
+    Kernel(SYS_nanosleep, &wait, nullptr);
+  }
+}
+
+void Replayer::NoteFailure(const Event& event) {
+  Findings& findings = shared_->findings;
+  if (findings.allocation_failures++ != 0) return;
+  findings.first_failure_event = position_;
+  findings.first_failure_bytes = event.size;
+  findings.first_failure_op = static_cast<std::uint32_t>(event.op);
+}
+
+inline void Replayer::Store(std::uint32_t slot, void* block, std::uint64_t bytes) {
+  std::uint64_t size = bytes;
+  if (bytes >= kSizeElsewhere) {
+    large_sizes_[slot] = bytes;
+    size = kSizeElsewhere;
+  }
+  slots_[slot] = reinterpret_cast<std::uint64_t>(block) | size << kSizeShift;
+  live_bytes_ += bytes;
+  pointer_hash_ = (pointer_hash_ ^ reinterpret_cast<std::uint64_t>(block)) * 0x9e3779b97f4a7c15;
+}
+
+inline std::uint64_t Replayer::SizeIn(std::uint32_t slot) const {
+  const std::uint64_t size = slots_[slot] >> kSizeShift;
+  return size == kSizeElsewhere ? large_sizes_[slot] : size;
+}
+
+template <bool kLockstep>
+bool Replayer::Advance(std::uint32_t self) {
+  const bool paced = shared_->settings.clock == ClockMode::kPaced;
+  const bool limited = shared_->settings.memory_limit_bytes != 0;
+  for (;; ++tail_) {
+    if (tail_ == known_head_) known_head_ = AwaitEntries();
+    if ((tail_ & (kPublishEntries - 1)) == 0) {
+      PublishTail();
+      if (limited) MeasureHeap();
+    }
+    const Event& event = ring_[tail_ & ring_mask_];
+    if (event.thread != current_thread_ || event.op == Op::kThreadStart || event.op == Op::kThreadEnd) {
+      // Threads are started and ended by thread 0.
+      const bool by_main = event.op == Op::kThreadStart || event.op == Op::kThreadEnd || !threads_.alive(event.thread);
+      const std::uint32_t executor = by_main ? 0 : event.thread;
+      if constexpr (kLockstep) {
+        if (executor != self) {
+          if (!threads_.HandOver(self, executor)) return true;
+          // Others have gone on meanwhile: look at what is next.
+          --tail_;
+          continue;
+        }
+      } else if (executor != current_thread_ || by_main) {
+        threads_.Wear(executor);
+      }
+      if (by_main) {
+        if (event.op == Op::kThreadEnd) {
+          if (event.thread != 0 && threads_.alive(event.thread)) threads_.End(event.thread);
+        } else if (!threads_.alive(event.thread)) {
+          threads_.Start(event.thread);
+        }
+        current_thread_ = 0;
+        if (IsCall(event.op)) {
+          --tail_;
+          continue;
+        }
+        shared_->position.store(++position_, std::memory_order_relaxed);
+        continue;
+      }
+      if (executor != current_thread_) ++thread_changes_;
+      current_thread_ = executor;
+    }
+    if (paced) KeepPace();
+
+    void* block;
+    switch (static_cast<std::uint8_t>(event.op)) {
+      case static_cast<std::uint8_t>(Op::kMalloc):
+        if (event.failed()) break;
+        block = functions_.malloc(event.size);
+        goto started;
+      case static_cast<std::uint8_t>(Op::kCalloc):
+        if (event.failed()) break;
+        block = functions_.calloc(1, event.size);
+        if (block != nullptr) {
+          Store(event.slot, block, event.size);
+          ++live_objects_;
+          if (event.size < calloc_touch_limit_) {
+            TouchPages(reinterpret_cast<std::uintptr_t>(block), reinterpret_cast<std::uintptr_t>(block) + event.size);
+          }
+          break;
+        }
+        goto refused;
+      case static_cast<std::uint8_t>(Op::kRealloc):
+      case static_cast<std::uint8_t>(Op::kReallocArray): {
+        if (event.failed()) break;
+        if (event.fresh()) {
+          block = functions_.realloc(nullptr, event.size);
+          goto started;
+        }
+        const std::uint64_t old = slots_[event.slot] & kAddressMask;
+        const std::uint64_t old_bytes = old == 0 ? 0 : SizeIn(event.slot);
+        block = functions_.realloc(reinterpret_cast<void*>(old), event.size);
+        if (block == nullptr) {
+          NoteFailure(event);  // the old block stays
+          break;
+        }
+        live_bytes_ -= old_bytes;
+        if (old == 0) ++live_objects_;
+        Store(event.slot, block, event.size);
+        if (event.size < touch_limit_) {
+          TouchPages(reinterpret_cast<std::uintptr_t>(block) + old_bytes, reinterpret_cast<std::uintptr_t>(block) + event.size);
+        }
+        break;
+      }
+      case static_cast<std::uint8_t>(Op::kFree): {
+        const std::uint64_t old = slots_[event.slot] & kAddressMask;
+        if (old == 0) break;  // it had been refused
+        live_bytes_ -= SizeIn(event.slot);
+        --live_objects_;
+        slots_[event.slot] = 0;
+        functions_.free(reinterpret_cast<void*>(old));
+        break;
+      }
+      case static_cast<std::uint8_t>(Op::kPosixMemalign):
+        if (event.failed()) break;
+        if (functions_.posix_memalign != nullptr) {
+          block = nullptr;
+          if (functions_.posix_memalign(&block, event.alignment() < 8 ? 8 : event.alignment(), event.size) != 0) block = nullptr;
+        } else {
+          block = functions_.memalign(event.alignment(), event.size);
+        }
+        goto started;
+      case static_cast<std::uint8_t>(Op::kAlignedAlloc):
+        if (event.failed()) break;
+        block = functions_.aligned_alloc(event.alignment(), event.size);
+        goto started;
+      case static_cast<std::uint8_t>(Op::kMemalign):
+        if (event.failed()) break;
+        block = functions_.memalign(event.alignment(), event.size);
+        goto started;
+      case static_cast<std::uint8_t>(Op::kValloc):
+        if (event.failed()) break;
+        block = functions_.valloc != nullptr ? functions_.valloc(event.size) : functions_.memalign(kPageBytes, event.size);
+        goto started;
+      case static_cast<std::uint8_t>(Op::kPvalloc):
+        if (event.failed()) break;
+        block = functions_.pvalloc != nullptr
+                    ? functions_.pvalloc(event.size)
+                    : functions_.memalign(kPageBytes, (event.size + kPageBytes - 1) & ~(kPageBytes - 1));
+        goto started;
+      case static_cast<std::uint8_t>(Op::kTrim):
+        if (functions_.malloc_trim != nullptr) functions_.malloc_trim(event.size);
+        break;
+      case static_cast<std::uint8_t>(Op::kMallopt):
+        if (functions_.mallopt != nullptr) functions_.mallopt(static_cast<int>(event.slot), static_cast<int>(event.size));
+        break;
+      case kEntryClock: {
+        const std::uint64_t start = event.size, events = event.slot;
+        if (++tail_ == known_head_) known_head_ = AwaitEntries();
+        ClockSpan span;
+        memcpy(&span, &ring_[tail_ & ring_mask_], sizeof(span));
+        machine.span_start_ns = start;
+        machine.span_ns = span.span_ns;
+        machine.span_first_event = span.first_event;
+        machine.span_events = events;
+        position_ = span.first_event;
+        shared_->position.store(position_, std::memory_order_relaxed);
+        continue;
+      }
+      case kEntrySample:
+        TakeSample(event);
+        continue;
+      case kEntryTouch:
+        Touch(event);
+        continue;
+      case kEntryEnd:
+        return true;
+      default:
+        break;
+    }
+    shared_->position.store(++position_, std::memory_order_relaxed);
+    continue;
+
+  started:
+    if (block != nullptr) {
+      Store(event.slot, block, event.size);
+      ++live_objects_;
+      if (event.size < touch_limit_) {
+        TouchPages(reinterpret_cast<std::uintptr_t>(block), reinterpret_cast<std::uintptr_t>(block) + event.size);
+      }
+      shared_->position.store(++position_, std::memory_order_relaxed);
+      continue;
+    }
+  refused:
+    slots_[event.slot] = 0;
+    NoteFailure(event);
+    shared_->position.store(++position_, std::memory_order_relaxed);
+  }
+}
+
+}  // namespace heaptape::worker

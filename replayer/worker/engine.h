@@ -1,0 +1,64 @@
+// Executes the ring's events against one allocator: the inner loop of a replay.
+
+#ifndef HEAPTAPE_REPLAYER_WORKER_ENGINE_H_
+#define HEAPTAPE_REPLAYER_WORKER_ENGINE_H_
+
+#include <cstdint>
+
+#include "allocators/allocator.h"
+#include "replayer/worker/protocol.h"
+#include "replayer/worker/threads.h"
+
+namespace heaptape::worker {
+
+class Replayer {
+ public:
+  // Maps every table the run needs. To be called before the baseline is taken.
+  bool Prepare(SharedHeader& shared);
+  // Replays to the end of the ring. By the main thread.
+  void Run(const AllocatorFunctions& functions);
+
+ private:
+  // Replays events until the end (true) or until another thread's turn (lock-step; false).
+  template <bool kLockstep>
+  bool Advance(std::uint32_t self);
+  static void RunThread(void* replayer, std::uint32_t thread);
+
+  std::uint64_t AwaitEntries();
+  void PublishTail();
+  void TakeSample(const Event& entry);
+  void Touch(const Event& entry);
+  void KeepPace();
+  void NoteFailure(const Event& event);
+  void Store(std::uint32_t slot, void* block, std::uint64_t bytes);
+  std::uint64_t Remove(std::uint32_t slot);
+  std::uint64_t SizeIn(std::uint32_t slot) const;
+
+  SharedHeader* shared_ = nullptr;
+  const Event* ring_ = nullptr;
+  std::uint64_t ring_mask_ = 0;
+  WorkerSample* samples_ = nullptr;
+  AllocatorFunctions functions_;
+  RecordedThreads threads_;
+
+  // Low 48 bits: the object's address; high 16: its size, kSizeElsewhere if that is larger.
+  std::uint64_t* slots_ = nullptr;
+  std::uint64_t* large_sizes_ = nullptr;  // by slot; only the pages in use exist
+
+  std::uint64_t tail_ = 0;
+  std::uint64_t known_head_ = 0;
+  std::uint64_t position_ = 0;
+  std::uint32_t current_thread_ = 0;
+  std::uint64_t live_bytes_ = 0;
+  std::uint64_t live_objects_ = 0;
+  std::uint64_t touch_limit_ = 0;   // smaller blocks are touched by rule at once
+  std::uint64_t calloc_touch_limit_ = 0;
+  std::uint64_t pointer_hash_ = 0;
+  std::uint64_t thread_changes_ = 0;
+  std::uint64_t paced_start_ns_ = 0;
+  bool lockstep_ = false;
+};
+
+}  // namespace heaptape::worker
+
+#endif  // HEAPTAPE_REPLAYER_WORKER_ENGINE_H_

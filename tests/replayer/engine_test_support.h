@@ -1,0 +1,69 @@
+// Allocators and shorthands of the engine tests.
+
+#ifndef HEAPTAPE_TESTS_REPLAYER_ENGINE_TEST_SUPPORT_H_
+#define HEAPTAPE_TESTS_REPLAYER_ENGINE_TEST_SUPPORT_H_
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "allocators/catalog.h"
+#include "memory_trace.h"
+#include "replayer/replay.h"
+
+namespace heaptape {
+
+inline ResolvedAllocator NullAllocator() {
+  ResolvedAllocator allocator;
+  allocator.family = kNullAllocator;
+  return allocator;
+}
+
+inline ResolvedAllocator Glibc() {
+  ResolvedAllocator allocator;
+  allocator.family = "glibc";
+  return allocator;
+}
+
+// Every allocator found on this machine. (CI installs glibc, jemalloc, mimalloc and tcmalloc.)
+inline std::vector<ResolvedAllocator> InstalledAllocators() {
+  absl::StatusOr<std::vector<ResolvedAllocator>> all = ResolveAllocators("all");
+  EXPECT_TRUE(all.ok()) << all.status();
+  return all.ok() ? *std::move(all) : std::vector<ResolvedAllocator>();
+}
+
+inline RunResult MustReplay(const MemoryTrace& trace, const ResolvedAllocator& allocator, ReplayOptions options) {
+  options.worker_path = HEAPTAPE_WORKER;
+  if (options.sample_count == ReplayOptions().sample_count) options.sample_count = 200;
+  absl::StatusOr<RunResult> run = Replay(*trace.Read(), allocator, options);
+  EXPECT_TRUE(run.ok()) << run.status();
+  return run.ok() ? *std::move(run) : RunResult();
+}
+
+// Those of the families that are promised to be deterministic.
+inline std::vector<ResolvedAllocator> PromisedAllocators() {
+  std::vector<ResolvedAllocator> promised;
+  for (ResolvedAllocator& allocator : InstalledAllocators()) {
+    for (const char* family : {"glibc", "jemalloc", "mimalloc", "tcmalloc"}) {
+      if (allocator.family == family) promised.push_back(std::move(allocator));
+    }
+  }
+  EXPECT_GE(promised.size(), 4u) << "glibc, jemalloc, mimalloc and tcmalloc are to be installed";
+  return promised;
+}
+
+// Empty if both runs show the same at every sample; else where they first differ.
+inline std::string SeriesDifference(const RunResult& a, const RunResult& b) {
+  for (std::size_t i = 0; i < a.series.size() && i < b.series.size(); ++i) {
+    if (a.series[i] == b.series[i]) continue;
+    return absl::StrCat("sample ", i, " of ", a.series.size(), ", event ", a.series[i].event_number, ": ",
+                        a.series[i].heap_rss_bytes, " and ", b.series[i].heap_rss_bytes, " bytes");
+  }
+  return a.series.size() == b.series.size() ? "" : "of different length";
+}
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_TESTS_REPLAYER_ENGINE_TEST_SUPPORT_H_
