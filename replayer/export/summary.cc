@@ -1,0 +1,330 @@
+#include "replayer/export/summary.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <set>
+#include <tuple>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "replayer/export/format.h"
+#include "replayer/steady_state.h"
+
+namespace heaptape {
+namespace {
+
+Band BandOf(std::vector<double> values) {
+  if (values.empty()) return {};
+  std::sort(values.begin(), values.end());
+  const std::size_t middle = values.size() / 2;
+  const double median = values.size() % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+  return {median, values.front(), values.back()};
+}
+
+std::uint64_t Total(const SystemCalls& calls) {
+  return calls.mmap + calls.munmap + calls.mremap + calls.madvise + calls.mprotect + calls.brk;
+}
+
+double Overhead(const RunResult& run) {
+  if (run.steady_live_bytes == 0) return 0;
+  return static_cast<double>(run.steady_rss_bytes) / static_cast<double>(run.steady_live_bytes) - 1;
+}
+
+// Most runs' verdict; the worse of equals. Verdicts ascend in how bad they are, but for "settling",
+// which says least.
+Verdict CommonVerdict(const std::vector<const RunResult*>& runs) {
+  const Verdict by_weight[] = {Verdict::kFailed, Verdict::kBloating, Verdict::kGrowing, Verdict::kSettling,
+                               Verdict::kStable};
+  Verdict common = Verdict::kFailed;
+  std::ptrdiff_t most = 0;
+  for (const Verdict verdict : by_weight) {
+    const auto count = std::count_if(runs.begin(), runs.end(), [&](const RunResult* r) { return r->verdict == verdict; });
+    if (count > most) {
+      most = count;
+      common = verdict;
+    }
+  }
+  return common;
+}
+
+// What makes two runs the same row: everything but trace and seed.
+using RowKey = std::tuple<std::string, std::string, std::string, std::string, std::string>;
+
+std::string SettingsText(const ReplaySettings& settings) {
+  return absl::StrCat(settings.engine, " ", settings.clock, " ", settings.touch, " ", settings.huge_pages, " ",
+                      settings.cpu_count);
+}
+
+RowKey KeyOf(const RunResult& run) {
+  return {run.allocator, run.version, TunablesText(run), run.library_path, SettingsText(run.settings)};
+}
+
+using Groups = std::vector<std::pair<RowKey, std::vector<const RunResult*>>>;  // in order of appearance
+
+Groups GroupRuns(const std::vector<const RunResult*>& runs) {
+  Groups groups;
+  for (const RunResult* run : runs) {
+    const RowKey key = KeyOf(*run);
+    auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == key; });
+    if (group == groups.end()) {
+      groups.push_back({key, {}});
+      group = groups.end() - 1;
+    }
+    group->second.push_back(run);
+  }
+  return groups;
+}
+
+SummaryRow RowOf(const std::vector<const RunResult*>& runs) {
+  SummaryRow row;
+  row.label = RunLabel(*runs.front());
+  row.allocator = runs.front()->allocator;
+  row.version = runs.front()->version;
+  row.tunables = TunablesText(*runs.front());
+  row.runs = runs.size();
+  row.verdict = CommonVerdict(runs);
+  std::vector<const RunResult*> good;
+  for (const RunResult* run : runs) {
+    if (!run->error) {
+      good.push_back(run);
+    } else {
+      ++row.failed_runs;
+      if (row.error.empty()) row.error = *run->error;
+    }
+  }
+  const auto band = [&](const std::function<double(const RunResult&)>& figure) {
+    std::vector<double> values;
+    for (const RunResult* run : good) values.push_back(figure(*run));
+    return BandOf(std::move(values));
+  };
+  const auto count = [](std::uint64_t value) { return static_cast<double>(value); };
+  row.peak_rss_bytes = band([&](const RunResult& run) { return count(run.peak_rss_bytes); });
+  row.steady_rss_bytes = band([&](const RunResult& run) { return count(run.steady_rss_bytes); });
+  row.end_rss_bytes = band([&](const RunResult& run) { return count(run.end_rss_bytes); });
+  row.growth_bytes_per_day = band([](const RunResult& run) { return run.growth_bytes_per_day; });
+  row.growth_low_bytes_per_day = band([](const RunResult& run) { return run.growth_low_bytes_per_day; }).median;
+  row.growth_high_bytes_per_day = band([](const RunResult& run) { return run.growth_high_bytes_per_day; }).median;
+  row.peak_live_bytes = band([&](const RunResult& run) { return count(run.peak_live_bytes); });
+  row.steady_live_bytes = band([&](const RunResult& run) { return count(run.steady_live_bytes); });
+  row.overhead_share = band(Overhead);
+  row.minor_faults = band([&](const RunResult& run) { return count(run.minor_faults); });
+  row.system_calls = band([&](const RunResult& run) { return count(Total(run.system_calls)); });
+  row.wall_ns = band([&](const RunResult& run) { return count(run.wall_ns); });
+  return row;
+}
+
+// Rows that would bear the same name are told apart by their settings, then by their file.
+void MakeLabelsUnique(std::vector<SummaryRow>& rows, const Groups& groups) {
+  for (const bool by_path : {false, true}) {
+    std::map<std::string, int> uses;
+    for (const SummaryRow& row : rows) ++uses[row.label];
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      if (uses[rows[i].label] < 2) continue;
+      const auto& [allocator, version, tunables, path, settings] = groups[i].first;
+      rows[i].label += absl::StrCat(" (", by_path ? path : settings, ")");
+    }
+  }
+}
+
+bool Failed(const SummaryRow& row) { return row.failed_runs == row.runs; }
+
+bool Before(const SummaryRow& a, const SummaryRow& b, SortKey key) {
+  if (Failed(a) != Failed(b)) return Failed(b);
+  const auto by = [](double x, double y, const SummaryRow& a, const SummaryRow& b) {
+    return std::tie(x, a.label) < std::tie(y, b.label);
+  };
+  switch (key) {
+    case SortKey::kSteady:
+      return by(a.steady_rss_bytes.median, b.steady_rss_bytes.median, a, b);
+    case SortKey::kPeak:
+      return by(a.peak_rss_bytes.median, b.peak_rss_bytes.median, a, b);
+    case SortKey::kEnd:
+      return by(a.end_rss_bytes.median, b.end_rss_bytes.median, a, b);
+    case SortKey::kGrowth:
+      return by(a.growth_bytes_per_day.median, b.growth_bytes_per_day.median, a, b);
+    case SortKey::kOverhead:
+      return by(a.overhead_share.median, b.overhead_share.median, a, b);
+    case SortKey::kFaults:
+      return by(a.minor_faults.median, b.minor_faults.median, a, b);
+    case SortKey::kSystemCalls:
+      return by(a.system_calls.median, b.system_calls.median, a, b);
+    case SortKey::kTime:
+      return by(a.wall_ns.median, b.wall_ns.median, a, b);
+    case SortKey::kVerdict:
+      return by(static_cast<double>(a.verdict), static_cast<double>(b.verdict), a, b);
+    case SortKey::kName:
+      break;
+  }
+  return a.label < b.label;
+}
+
+const SummaryRow* FindBaseline(const std::vector<SummaryRow>& rows, std::string name) {
+  std::replace(name.begin(), name.end(), '@', ' ');
+  const SummaryRow* best = nullptr;
+  for (const SummaryRow& row : rows) {
+    if (row.label == name) return &row;
+    if (row.label.rfind(name, 0) != 0 || Failed(row)) continue;
+    if (best == nullptr || row.steady_rss_bytes.median < best->steady_rss_bytes.median) best = &row;
+  }
+  return best;
+}
+
+std::optional<GroundTruth> TruthOf(const ReplayReport& report, const std::vector<SummaryRow>& rows) {
+  if (report.truth.empty()) return std::nullopt;
+  GroundTruth truth;
+  std::vector<MemoryPoint> points;
+  for (const TruthSample& sample : report.truth) {
+    points.push_back({sample.time_ns, static_cast<double>(sample.heap_rss_bytes)});
+    truth.peak_bytes = std::max(truth.peak_bytes, points.back().bytes);
+  }
+  const SteadyState state = JudgeSteadyState(points);
+  truth.steady_bytes = state.steady_bytes;
+  truth.growth_bytes_per_day = state.growth_bytes_per_day;
+  truth.verdict = state.verdict;
+  truth.recorded_under = report.trace.recorded_under;
+  // The same version before the same family.
+  for (const bool same_version : {true, false}) {
+    for (const SummaryRow& row : rows) {
+      if (!truth.row.empty() || !row.recorded_under || Failed(row) || !row.tunables.empty()) continue;
+      const std::string name = absl::StrCat(row.allocator, " ", row.version);
+      if (!same_version || name == report.trace.recorded_under) truth.row = row.label;
+    }
+  }
+  return truth;
+}
+
+absl::Status SetBaseline(Summary& summary, const ViewOptions& options) {
+  const SummaryRow* baseline = FindBaseline(summary.rows, options.baseline);
+  if (baseline == nullptr && !options.baseline.empty()) {
+    std::vector<std::string> labels;
+    for (const SummaryRow& row : summary.rows) labels.push_back(row.label);
+    return absl::InvalidArgumentError(absl::StrCat("no result bears the baseline's name \"", options.baseline,
+                                                   "\"; there are: ", absl::StrJoin(labels, ", ")));
+  }
+  if (baseline == nullptr || Failed(*baseline)) return absl::OkStatus();
+  summary.baseline = baseline->label;
+  const double base = baseline->steady_rss_bytes.median;
+  for (SummaryRow& row : summary.rows) {
+    if (!Failed(row) && base > 0) row.ratio = row.steady_rss_bytes.median / base;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string TunablesText(const RunResult& run) {
+  return absl::StrJoin(run.tunables, ",", absl::PairFormatter("="));
+}
+
+std::string RunLabel(const RunResult& run) {
+  std::string label = run.allocator;
+  if (!run.version.empty()) absl::StrAppend(&label, " ", run.version);
+  if (!run.tunables.empty()) absl::StrAppend(&label, " ", TunablesText(run));
+  return label;
+}
+
+absl::StatusOr<std::vector<Summary>> Summarize(const std::vector<ReplayReport>& reports, const ViewOptions& options) {
+  std::vector<Summary> summaries;
+  std::vector<const RunResult*> all;
+  // Ratios to the baseline of each trace, by row, for the pooled ratio.
+  std::map<std::string, std::vector<double>> ratios;
+  const auto sort = [&](Summary& summary) {
+    std::stable_sort(summary.rows.begin(), summary.rows.end(),
+                     [&](const SummaryRow& a, const SummaryRow& b) { return Before(a, b, options.sort); });
+  };
+  const auto fill_rows = [](Summary& summary, const std::vector<const RunResult*>& runs) {
+    const Groups groups = GroupRuns(runs);
+    for (const auto& [key, group] : groups) summary.rows.push_back(RowOf(group));
+    MakeLabelsUnique(summary.rows, groups);
+  };
+  for (std::size_t i = 0; i < reports.size(); ++i) {
+    const ReplayReport& report = reports[i];
+    std::vector<const RunResult*> runs;
+    for (const RunResult& run : report.runs) runs.push_back(&run);
+    all.insert(all.end(), runs.begin(), runs.end());
+    Summary summary;
+    summary.report = i;
+    summary.title = std::filesystem::path(report.trace.path).filename().string();
+    fill_rows(summary, runs);
+    for (SummaryRow& row : summary.rows) {
+      row.recorded_under = report.trace.recorded_under.rfind(row.allocator, 0) == 0;
+    }
+    summary.truth = TruthOf(report, summary.rows);
+    if (absl::Status status = SetBaseline(summary, options); !status.ok()) return status;
+    sort(summary);
+    for (const SummaryRow& row : summary.rows) {
+      if (row.ratio) ratios[row.label].push_back(*row.ratio);
+    }
+    summaries.push_back(std::move(summary));
+  }
+  if (reports.size() < 2) return summaries;
+
+  Summary pooled;
+  pooled.title = absl::StrCat("all ", reports.size(), " traces");
+  fill_rows(pooled, all);
+  if (absl::Status status = SetBaseline(pooled, options); !status.ok()) return status;
+  // The pooled ratio is the geometric mean of the traces' own: a large relay weighs no more than a small one.
+  for (SummaryRow& row : pooled.rows) {
+    const std::vector<double>& own = ratios[row.label];
+    const double base = [&] {
+      double logarithms = 0;
+      for (const double ratio : ratios[pooled.baseline]) logarithms += std::log(ratio);
+      return ratios[pooled.baseline].empty() ? 0 : logarithms / static_cast<double>(ratios[pooled.baseline].size());
+    }();
+    double logarithms = 0;
+    for (const double ratio : own) logarithms += std::log(ratio);
+    row.ratio.reset();
+    if (!own.empty()) row.ratio = std::exp(logarithms / static_cast<double>(own.size()) - base);
+  }
+  sort(pooled);
+  summaries.push_back(std::move(pooled));
+  return summaries;
+}
+
+std::string TruthSentence(const Summary& summary) {
+  if (!summary.truth) return "";
+  const GroundTruth& truth = *summary.truth;
+  std::string sentence = absl::StrCat("recorded process");
+  if (!truth.recorded_under.empty()) absl::StrAppend(&sentence, " (", truth.recorded_under, ")");
+  absl::StrAppend(&sentence, ": peak ", FormatBytes(truth.peak_bytes), ", steady ", FormatBytes(truth.steady_bytes));
+  const auto row = std::find_if(summary.rows.begin(), summary.rows.end(),
+                                [&](const SummaryRow& candidate) { return candidate.label == truth.row; });
+  if (row == summary.rows.end()) return sentence;
+  const auto beside = [](double replayed, double recorded) {
+    return recorded > 0 ? absl::StrCat(FormatBytes(replayed), " (", FormatShare(replayed / recorded - 1), ")")
+                        : FormatBytes(replayed);
+  };
+  absl::StrAppend(&sentence, "; replay under ", row->label, ": peak ",
+                  beside(row->peak_rss_bytes.median, truth.peak_bytes), ", steady ",
+                  beside(row->steady_rss_bytes.median, truth.steady_bytes));
+  return sentence;
+}
+
+std::vector<std::string> Remarks(const std::vector<ReplayReport>& reports) {
+  std::vector<std::string> remarks;
+  std::set<std::string> seen;
+  const auto add = [&](const std::string& remark) {
+    if (seen.insert(remark).second) remarks.push_back(remark);
+  };
+  for (const ReplayReport& report : reports) {
+    if (!report.trace.complete) add(report.trace.path + ": the recording was not finished in good order");
+    for (const RunResult& run : report.runs) {
+      const std::string label = RunLabel(run);
+      if (run.error) {
+        add(absl::StrCat(label, reports.size() > 1 ? absl::StrCat(" on ", report.trace.path) : "", ": failed: ", *run.error));
+      }
+      if (run.allocation_failures > 0 && !run.error) {
+        add(absl::StrCat(label, ": ", run.allocation_failures, " allocations failed that succeeded when recorded"));
+      }
+      for (const std::string& note : run.notes) add(absl::StrCat(label, ": ", note));
+    }
+  }
+  return remarks;
+}
+
+}  // namespace heaptape
