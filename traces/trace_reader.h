@@ -30,7 +30,14 @@ struct TraceSummary {
   std::uint64_t duration_ns = 0;
   std::uint64_t peak_threads = 0;      // thread numbers in use at most
   bool complete = false;               // the recording was finished in good order
-  std::string digest;                  // of the content: 32 hex digits, the same for the same events
+  std::uint64_t lost_events = 0;       // missing: damaged here, or lost while recording
+  bool ended_at_limit = false;         // the file reached its size limit
+  bool has_index = false;              // else the figures above were gathered from the blocks
+  std::uint64_t block_count = 0;
+  std::uint64_t checkpoint_count = 0;
+  // Of events, touched pages and the machine's shape: 32 hex digits, the same for the same content however
+  // it is cut into blocks and compressed. Damage changes it.
+  std::string digest;
 };
 
 // One decoded block. Valid until the next call on the reader.
@@ -40,11 +47,18 @@ struct EventBlock {
   std::uint64_t first_object = 0;      // number of the first object started in this block
   std::uint64_t start_time_ns = 0;
   std::uint64_t end_time_ns = 0;
+  // The live set of a checkpoint, brought back after damage or Seek(): these events were not recorded
+  // here and first_event does not advance over them.
+  bool restored = false;
+  // Number of the object that each event starts (events that start none: ~0), where `restored`; else
+  // empty: objects are numbered on from first_object.
+  std::span<const std::uint64_t> object_numbers;
 };
 
 class TraceReader {
  public:
-  // Maps the file. NotFound, InvalidArgument ("not a heaptape trace"), DataLoss with file and offset.
+  // Maps the file and checks every block's checksum, so that summary() and damage() tell the whole truth
+  // from the start. NotFound, InvalidArgument ("not a heaptape trace"), DataLoss with file and offset.
   static absl::StatusOr<std::unique_ptr<TraceReader>> Open(const std::string& path);
   // Reads from memory, which must outlive the reader. `name` stands in messages.
   static absl::StatusOr<std::unique_ptr<TraceReader>> OpenBuffer(std::span<const std::uint8_t> bytes,
@@ -54,8 +68,10 @@ class TraceReader {
   virtual const TraceInfo& info() const = 0;
   virtual const TraceSummary& summary() const = 0;
 
-  // The next block. After damage the first event of the next readable block is kLost and the live set is
-  // that of the checkpoint which follows; damage() then lists one more sentence.
+  // The next block. After damage come a kLost event, a free of every object that was alive before the
+  // damage, the end of every thread, and then the live threads and objects of the next checkpoint; these
+  // blocks are `restored`. damage() has a sentence for it. What is missing at the end of the file is one
+  // last kLost event.
   virtual absl::StatusOr<EventBlock> Next() = 0;
   // Goes to the last checkpoint at or before event number `event` (0: the start). Next() continues there;
   // its first block then begins with one allocation event for each live object of the checkpoint.

@@ -1,0 +1,281 @@
+// Writes traces, damages them, and reads them back.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <string>
+
+#include "tests/traces/random_program.h"
+#include "traces/digest.h"
+#include "traces/trace_reader.h"
+#include "traces/trace_writer.h"
+
+namespace heaptape {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+class TraceFileTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (std::filesystem::temp_directory_path() / "trace_file_test.XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+    path_ = folder_ + "/a.tape";
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  static std::vector<std::uint8_t> Load(const std::string& path) {
+    std::ifstream in(path, std::ios::binary);
+    return std::vector<std::uint8_t>(std::istreambuf_iterator<char>(in), {});
+  }
+
+  std::unique_ptr<TraceWriter> Create(const TraceWriterOptions& options = {}, const std::string& name = "a.tape") {
+    TraceInfo info;
+    info.program = "story";
+    info.c_library = "glibc 2.36";
+    info.cpu_count = 4;
+    info.time_resolution_ns = 1'000'000;
+    auto writer = TraceWriter::Create(folder_ + "/" + name, info, options);
+    EXPECT_TRUE(writer.ok()) << writer.status();
+    return *std::move(writer);
+  }
+
+  // All events; `restored` ones go to `restored_`.
+  std::vector<Event> ReadAll(TraceReader& reader) {
+    std::vector<Event> events;
+    restored_.clear();
+    while (true) {
+      auto block = reader.Next();
+      EXPECT_TRUE(block.ok()) << block.status();
+      if (!block.ok() || block->events.empty()) return events;
+      auto& into = block->restored ? restored_ : events;
+      if (!block->restored && restored_.empty()) {
+        EXPECT_EQ(block->first_event, events.size());
+      }
+      into.insert(into.end(), block->events.begin(), block->events.end());
+    }
+  }
+
+  std::string folder_, path_;
+  std::vector<Event> restored_;
+};
+
+TEST_F(TraceFileTest, EveryEventComesBack) {
+  auto writer = Create();
+  RandomProgram program(*writer, 1'000'000);
+  program.Run(300'000);
+  EXPECT_EQ(writer->event_count(), program.events().size());
+  EXPECT_EQ(writer->live_objects(), program.live().size());
+  EXPECT_FALSE(std::filesystem::exists(path_));
+  ASSERT_TRUE(writer->Finish().ok()) << writer->status();
+  EXPECT_FALSE(std::filesystem::exists(path_ + ".part"));
+  EXPECT_EQ(std::filesystem::file_size(path_), writer->bytes_written());
+
+  auto reader = TraceReader::Open(path_);
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  const TraceSummary& summary = (*reader)->summary();
+  EXPECT_TRUE(summary.complete);
+  EXPECT_EQ(summary.event_count, program.events().size());
+  EXPECT_EQ(summary.object_count, writer->object_count());
+  EXPECT_EQ(summary.lost_events, 0u);
+  EXPECT_EQ((*reader)->info().program, "story");
+  EXPECT_EQ((*reader)->info().cpu_count, 4u);
+  EXPECT_EQ(ReadAll(**reader), program.events());
+  EXPECT_THAT((*reader)->damage(), IsEmpty());
+  EXPECT_THAT(restored_, IsEmpty());
+  EXPECT_EQ(*(*reader)->ReadTouched(), program.touched());
+  EXPECT_EQ(*(*reader)->ReadResident(), program.resident());
+}
+
+TEST_F(TraceFileTest, StacksAndModulesComeBack) {
+  auto writer = Create();
+  const std::vector<Module> modules = {{"tor", "abc"}, {"libc.so.6", "def"}};
+  for (const Module& module : modules) writer->AddModule(module);
+  const std::vector<StackSample> stacks = {{0, {{0, 10}, {1, 20}}}, {5, {{1, 20}}}, {9, {{0, 10}, {1, 20}}}};
+  for (const StackSample& stack : stacks) {
+    writer->Stack(stack);
+    (void)writer->Flush();
+  }
+  ASSERT_TRUE(writer->Finish().ok());
+  auto reader = TraceReader::Open(path_);
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  EXPECT_EQ(*(*reader)->ReadModules(), modules);
+  EXPECT_EQ(*(*reader)->ReadStacks(), stacks);
+}
+
+TEST_F(TraceFileTest, TheDigestDoesNotDependOnBlocks) {
+  std::vector<std::string> digests;
+  for (const unsigned block_events : {100u, 65536u}) {
+    TraceWriterOptions options;
+    options.block_events = block_events;
+    options.compression_level = block_events == 100 ? 1 : 9;
+    auto writer = Create(options, std::to_string(block_events));
+    RandomProgram program(*writer, 1'000'000);
+    program.Run(50'000);
+    if (block_events == 100) program.Flush();
+    ASSERT_TRUE(writer->Finish().ok());
+    auto reader = TraceReader::Open(folder_ + "/" + std::to_string(block_events));
+    ASSERT_TRUE(reader.ok());
+    digests.push_back((*reader)->summary().digest);
+  }
+  EXPECT_THAT(digests[0], SizeIs(32));
+  EXPECT_EQ(digests[0], digests[1]);
+}
+
+TEST_F(TraceFileTest, AKilledRecordingReadsUpToItsLastBlock) {
+  std::vector<Event> flushed;
+  {
+    auto writer = Create();
+    RandomProgram program(*writer, 1'000'000);
+    program.Run(100'000);
+    program.Flush();
+    flushed = program.events();
+    program.Run(1000);
+  }  // without Finish()
+  EXPECT_FALSE(std::filesystem::exists(path_));
+  auto reader = TraceReader::Open(path_ + ".part");
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  EXPECT_FALSE((*reader)->summary().complete);
+  EXPECT_EQ((*reader)->summary().event_count, flushed.size());
+  EXPECT_EQ(ReadAll(**reader), flushed);
+}
+
+TEST_F(TraceFileTest, ACutAtAnyByteLosesOnlyTheLastBlock) {
+  TraceWriterOptions options;
+  options.block_events = 50;
+  auto writer = Create(options);
+  RandomProgram program(*writer, 1'000'000);
+  program.Run(1000);
+  ASSERT_TRUE(writer->Finish().ok());
+  const std::vector<std::uint8_t> bytes = Load(path_);
+  std::size_t last = 0;
+  for (std::size_t size = 0; size < bytes.size(); ++size) {
+    auto reader = TraceReader::OpenBuffer(std::span(bytes).first(size), "cut");
+    if (!reader.ok()) {
+      EXPECT_EQ(last, 0u);
+      continue;
+    }
+    EXPECT_FALSE((*reader)->summary().complete);
+    const std::vector<Event> events = ReadAll(**reader);
+    ASSERT_GE(events.size(), last);
+    ASSERT_EQ(events.size() % 50 == 0 || events.size() == program.events().size(), true);
+    ASSERT_TRUE(std::equal(events.begin(), events.end(), program.events().begin()));
+    last = events.size();
+  }
+  EXPECT_EQ(last, program.events().size());
+}
+
+TEST_F(TraceFileTest, AnyFlippedBitIsNoticedAndTheRestReadsOn) {
+  TraceWriterOptions options;
+  options.block_events = 100;
+  options.checkpoint_interval_events = 300;
+  auto writer = Create(options);
+  RandomProgram program(*writer, 1'000'000);
+  program.Run(30'000, 0, 20);
+  ASSERT_TRUE(writer->Finish().ok());
+  std::vector<std::uint8_t> bytes = Load(path_);
+  auto whole = TraceReader::OpenBuffer(bytes, "whole");
+  ASSERT_TRUE(whole.ok());
+  ASSERT_GT((*whole)->summary().checkpoint_count, 5u);
+  for (std::size_t at = 0; at < bytes.size(); at += 61) {
+    bytes[at] ^= static_cast<std::uint8_t>(1u << at % 8);
+    auto reader = TraceReader::OpenBuffer(bytes, "flipped");
+    bytes[at] ^= static_cast<std::uint8_t>(1u << at % 8);
+    if (at < 16 && !reader.ok()) continue;  // an unknown version
+    bytes[at] ^= static_cast<std::uint8_t>(1u << at % 8);
+    ASSERT_TRUE(reader.ok()) << at << reader.status();
+    // The unused bytes of the head have no meaning.
+    if (at >= 12 || at < 8) {
+      EXPECT_THAT((*reader)->damage(), testing::Not(IsEmpty())) << at;
+    }
+    const std::uint64_t lost = (*reader)->summary().lost_events;
+    const std::vector<Event> events = ReadAll(**reader);
+    ASSERT_EQ(events.size() + lost, program.events().size()) << at;
+    if (lost != 0) {
+      EXPECT_NE((*reader)->summary().digest, (*whole)->summary().digest);
+    }
+    bytes[at] ^= static_cast<std::uint8_t>(1u << at % 8);
+  }
+}
+
+TEST_F(TraceFileTest, ReadingStartsAtACheckpoint) {
+  TraceWriterOptions options;
+  options.block_events = 1000;
+  options.checkpoint_interval_events = 3000;
+  auto writer = Create(options);
+  RandomProgram program(*writer, 1'000'000);
+  program.Run(60'000, 0, 20);
+  ASSERT_TRUE(writer->Finish().ok());
+  auto reader = TraceReader::Open(path_);
+  ASSERT_TRUE(reader.ok());
+  ASSERT_TRUE((*reader)->Seek(50'000).ok());
+  auto restored = (*reader)->Next();
+  ASSERT_TRUE(restored.ok());
+  ASSERT_TRUE(restored->restored);
+  const std::uint64_t from = restored->first_event;
+  EXPECT_LE(from, 50'000u);
+  EXPECT_GT(from, 30'000u);
+  // The same objects are alive as a reader finds who came from the start.
+  std::vector<std::pair<std::uint32_t, std::uint64_t>> expected, found;  // slot, size
+  const auto apply = [](const Event& event, auto& live) {
+    if (StartsObject(event)) live.emplace_back(event.slot, event.size);
+    for (auto at = live.begin(); at != live.end(); ++at) {
+      if (at->first != event.slot) continue;
+      if (event.op == Op::kFree) live.erase(at);
+      else if ((event.op == Op::kRealloc || event.op == Op::kReallocArray) && !event.failed()) at->second = event.size;
+      break;
+    }
+  };
+  for (std::uint64_t i = 0; i < from; ++i) apply(program.events()[i], expected);
+  for (const Event& event : restored->events) apply(event, found);
+  EXPECT_EQ(found, expected);
+  std::uint64_t at = from;
+  while (true) {
+    auto block = (*reader)->Next();
+    ASSERT_TRUE(block.ok());
+    if (block->events.empty()) break;
+    ASSERT_EQ(block->first_event, at);
+    for (const Event& event : block->events) ASSERT_EQ(event, program.events()[at++]);
+  }
+  EXPECT_EQ(at, program.events().size());
+}
+
+TEST_F(TraceFileTest, ASizeLimitEndsTheTraceCleanly) {
+  TraceWriterOptions options;
+  options.block_events = 5000;
+  options.file_size_limit_bytes = 100'000;
+  auto writer = Create(options);
+  RandomProgram program(*writer, 1'000'000);
+  program.Run(400'000);
+  EXPECT_TRUE(absl::IsResourceExhausted(writer->status()));
+  EXPECT_TRUE(absl::IsResourceExhausted(writer->Finish()));
+  EXPECT_LE(std::filesystem::file_size(path_), 100'000u);
+  auto reader = TraceReader::Open(path_);
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  EXPECT_TRUE((*reader)->summary().complete);
+  EXPECT_TRUE((*reader)->summary().ended_at_limit);
+  const std::vector<Event> events = ReadAll(**reader);
+  EXPECT_GT(events.size(), 0u);
+  EXPECT_TRUE(std::equal(events.begin(), events.end(), program.events().begin()));
+  EXPECT_THAT((*reader)->damage(), IsEmpty());
+}
+
+TEST_F(TraceFileTest, OtherFilesAreRefused) {
+  EXPECT_TRUE(absl::IsNotFound(TraceReader::Open(folder_ + "/none").status()));
+  const std::string text = "#!/bin/sh\necho this is no trace at all, but it is long enough to be one\n";
+  const auto status =
+      TraceReader::OpenBuffer({reinterpret_cast<const std::uint8_t*>(text.data()), text.size()}, "run.sh").status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("run.sh: not a heaptape trace"));
+}
+
+}  // namespace
+}  // namespace heaptape
