@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "replayer/export/format.h"
 
 namespace heaptape {
 namespace {
@@ -17,13 +18,6 @@ struct Unit {
 constexpr Unit kByteUnits[] = {{"B", 1},       {"kB", 1e3},        {"KB", 1e3},        {"MB", 1e6},        {"GB", 1e9},
                                {"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}};
 constexpr Unit kTimeUnits[] = {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}};
-
-std::string FormatBytes(double bytes) {
-  const double size = std::fabs(bytes);
-  if (size >= 1e9) return absl::StrFormat("%.2f GB", bytes / 1e9);
-  if (size >= 1e6) return absl::StrFormat("%.1f MB", bytes / 1e6);
-  return absl::StrFormat("%.0f kB", bytes / 1e3);
-}
 
 }  // namespace
 
@@ -66,8 +60,7 @@ double MetricValue(Metric metric, const RunResult& run) {
 
 std::string FormatMetric(Metric metric, double value) {
   if (metric == Metric::kTime) return absl::StrFormat("%.2f s", value / 1e9);
-  if (metric == Metric::kGrowth) return absl::StrCat(value >= 0 ? "+" : "", FormatBytes(value), "/day");
-  return FormatBytes(value);
+  return metric == Metric::kGrowth ? FormatGrowth(value) : FormatBytes(value);
 }
 
 absl::StatusOr<double> ParseMetricValue(Metric metric, const std::string& text) {

@@ -20,7 +20,7 @@ absl::StatusOr<Metric> ParseMetric(const std::string& text);
 
 // Bytes for steady and peak, bytes per day for growth, nanoseconds of CPU (user and system) for time.
 double MetricValue(Metric metric, const RunResult& run);
-// "412.3 MB", "+10.1 MB/day", "2.31 s".
+// "412.3 MiB", "+10.1 MiB/day", "2.31 s".
 std::string FormatMetric(Metric metric, double value);
 // A size as a user writes it, in the metric's unit: "200MB", "1.5GiB", "10MB/day", "2s", "350ms".
 absl::StatusOr<double> ParseMetricValue(Metric metric, const std::string& text);

@@ -1,0 +1,460 @@
+#include "replayer/bisect/history_report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cctype>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "nlohmann/json.hpp"
+#include "replayer/export/format.h"
+#include "replayer/export/table.h"
+
+namespace heaptape {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kBarColumns = 24;
+
+// Columns that UTF-8 text takes in a terminal, one for each character.
+std::size_t Columns(const std::string& text) {
+  return std::count_if(text.begin(), text.end(), [](unsigned char c) { return (c & 0xc0) != 0x80; });
+}
+
+std::string Padded(const std::string& text, std::size_t columns, bool right = false) {
+  const std::string space(columns > Columns(text) ? columns - Columns(text) : 0, ' ');
+  return right ? space + text : text + space;
+}
+
+// The first `columns` characters, the last of them an ellipsis where more was there.
+std::string Cut(const std::string& text, std::size_t columns) {
+  if (Columns(text) <= columns) return text;
+  std::string kept;
+  std::size_t count = 0;
+  for (const char c : text) {
+    if ((c & 0xc0) != 0x80 && ++count >= columns) break;
+    kept += c;
+  }
+  return kept + "…";
+}
+
+// A bar of `share` of kBarColumns, to an eighth of a column.
+std::string Bar(double share) {
+  static constexpr const char* kEighths[] = {"", "▏", "▎", "▍", "▌", "▋", "▊", "▉"};
+  const int eighths = static_cast<int>(std::lround(std::clamp(share, 0.0, 1.0) * kBarColumns * 8));
+  std::string bar;
+  for (int i = 0; i < eighths / 8; ++i) bar += "█";
+  return bar + kEighths[eighths % 8];
+}
+
+double HighestValue(const std::vector<Measurement>& measurements) {
+  double highest = 0;
+  for (const Measurement& measurement : measurements) {
+    if (measurement.measured()) highest = std::max(highest, measurement.value);
+  }
+  return highest;
+}
+
+std::string ValueText(Metric metric, const Measurement& measurement) {
+  return measurement.measured() ? FormatMetric(metric, measurement.value) : "-";
+}
+
+std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+// What a row says beside its figure.
+std::string RowMark(const HistoryReport& report, std::size_t index) {
+  const Measurement& measurement = ShownMeasurements(report)[index];
+  if (!measurement.measured()) return "skipped";
+  if (report.bisection.has_value()) {
+    const Bisection& bisection = *report.bisection;
+    if (bisection.end == Bisection::End::kFound && bisection.first->commit.hash == measurement.commit.hash) {
+      return absl::StrCat("first ", JudgementName(measurement.judgement));
+    }
+    return JudgementName(measurement.judgement);
+  }
+  for (const Step& step : LargestSteps(report.threshold, report.sweep)) {
+    if (step.to == index) return step.change > 0 ? "step up" : "step down";
+  }
+  return "";
+}
+
+// "112.0 MiB -> 710.2 MiB (6.34x)"
+std::string Change(Metric metric, const Measurement& from, const Measurement& to) {
+  const std::string ratio = metric == Metric::kGrowth || from.value <= 0 ? "" : FormatRatio(to.value / from.value);
+  return absl::StrCat(FormatMetric(metric, from.value), " -> ", FormatMetric(metric, to.value),
+                      ratio.empty() ? "" : absl::StrCat(" (", ratio, ")"));
+}
+
+std::string CommitText(const Commit& commit) {
+  return absl::StrCat(commit.hash, " of ", commit.date, " by ", commit.author, ": ", commit.subject);
+}
+
+// The ends between which the largest step of a sweep lies, as options of `heaptape bisect`.
+std::string BisectOptionsOf(const Step& step, const std::vector<Measurement>& sweep) {
+  const std::string& from = sweep[step.from].commit.name;
+  const std::string& to = sweep[step.to].commit.name;
+  return step.change > 0 ? absl::StrCat("--good ", from, " --bad ", to) : absl::StrCat("--first-good --bad ", from, " --good ", to);
+}
+
+bool IsUrl(const std::string& source) { return source.find("://") != std::string::npos || source.find('@') != std::string::npos; }
+
+// Text without the paths of the machine it was made on: each absolute path is cut to its last part.
+std::string WithoutPaths(const std::string& text) {
+  std::string out;
+  for (std::size_t i = 0; i < text.size();) {
+    const bool begins = text[i] == '/' && (i == 0 || !(std::isalnum(static_cast<unsigned char>(text[i - 1])) ||
+                                                       std::strchr("._-/:", text[i - 1]) != nullptr));
+    if (!begins) {
+      out += text[i++];
+      continue;
+    }
+    std::size_t end = i;
+    while (end < text.size() && !std::strchr(" \t\n'\"`,;:()[]{}<>|", text[end])) ++end;
+    const std::string path = text.substr(i, end - i);
+    const std::size_t slash = path.find_last_of('/', path.size() > 1 ? path.size() - 2 : 0);
+    out += slash == 0 && path.find('/', 1) == std::string::npos ? path.substr(1) : path.substr(slash + 1);
+    i = end;
+  }
+  return out;
+}
+
+std::string MarkdownCell(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '|' || c == '<' || c == '`' || c == '*' || c == '_' || c == '@' || c == '#') out += '\\';
+    out += c == '\n' ? ' ' : c;
+  }
+  return out;
+}
+
+std::string CsvCell(const std::string& text) {
+  if (text.find_first_of(",\"\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
+  return quoted + "\"";
+}
+
+std::string XmlText(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    out += c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '"' ? "&quot;" : std::string(1, c);
+  }
+  return out;
+}
+
+Json ToJson(const Measurement& measurement, const HistoryReport& report, std::size_t index) {
+  Json json = {{"hash", measurement.commit.hash},       {"name", measurement.commit.name},
+               {"date", measurement.commit.date},       {"author", measurement.commit.author},
+               {"subject", measurement.commit.subject}, {"mark", RowMark(report, index)}};
+  json["value"] = measurement.measured() ? Json(measurement.value) : Json();
+  json["low"] = measurement.measured() ? Json(measurement.low) : Json();
+  json["high"] = measurement.measured() ? Json(measurement.high) : Json();
+  json["skip_reason"] = measurement.measured() ? Json() : Json(measurement.outcome.skip_reason);
+  json["built_before"] = measurement.outcome.built_before;
+  json["replayed_before"] = measurement.outcome.replayed_before;
+  json["runs"] = Json::array();
+  for (const RunResult& run : measurement.outcome.runs) {
+    json["runs"].push_back({{"seed", run.settings.seed},
+                            {"steady_rss_bytes", run.steady_rss_bytes},
+                            {"peak_rss_bytes", run.peak_rss_bytes},
+                            {"end_rss_bytes", run.end_rss_bytes},
+                            {"growth_bytes_per_day", run.growth_bytes_per_day},
+                            {"verdict", VerdictName(run.verdict)},
+                            {"cpu_user_ns", run.cpu_user_ns},
+                            {"cpu_system_ns", run.cpu_system_ns},
+                            {"series_digest", run.series_digest}});
+  }
+  return json;
+}
+
+const char* EndName(Bisection::End end) {
+  switch (end) {
+    case Bisection::End::kFound: return "found";
+    case Bisection::End::kOnlySkipped: return "only_skipped";
+    case Bisection::End::kMergeBaseDiffers: return "merge_base_differs";
+    case Bisection::End::kNoDifference: return "no_difference";
+    case Bisection::End::kEndNotMeasured: return "end_not_measured";
+  }
+  return "";
+}
+
+}  // namespace
+
+const std::vector<Measurement>& ShownMeasurements(const HistoryReport& report) {
+  return report.bisection.has_value() ? report.bisection->measured : report.sweep;
+}
+
+std::vector<std::string> Findings(const HistoryReport& report) {
+  std::vector<std::string> lines;
+  const Metric metric = report.metric;
+  if (!report.bisection.has_value()) {
+    const std::vector<Step> steps = LargestSteps(report.threshold, report.sweep);
+    if (steps.empty()) {
+      lines.push_back(absl::StrCat("No step of ", report.threshold.text, " in ", MetricDescription(metric), "."));
+      return lines;
+    }
+    const Measurement& from = report.sweep[steps[0].from];
+    const Measurement& to = report.sweep[steps[0].to];
+    lines.push_back(absl::StrCat("Largest step: ", from.commit.name, " to ", to.commit.name, ", ", Change(metric, from, to), "."));
+    lines.push_back(absl::StrCat("To find its commit: heaptape bisect ", BisectOptionsOf(steps[0], report.sweep)));
+    return lines;
+  }
+  const Bisection& found = *report.bisection;
+  switch (found.end) {
+    case Bisection::End::kFound: {
+      const bool bad = found.first->judgement == Judgement::kBad;
+      lines.push_back(absl::StrCat("First ", bad ? "bad" : "good", " commit: ", CommitText(found.first->commit)));
+      if (found.before.has_value() && found.before->measured()) {
+        lines.push_back(absl::StrCat(MetricDescription(metric), " before and after: ", Change(metric, *found.before, *found.first)));
+        if ((found.before->value >= found.limit) == (found.first->value >= found.limit)) {
+          lines.push_back("Its first parent is judged the same: the change came with the other parent of this merge, or went to and fro before.");
+        }
+      } else if (found.before.has_value()) {
+        lines.push_back(absl::StrCat("Its parent could not be measured: ", FirstLine(found.before->outcome.skip_reason)));
+      }
+      break;
+    }
+    case Bisection::End::kOnlySkipped:
+      lines.push_back(absl::StrCat("It is one of these ", found.candidates.size(), " commits; the others could not be measured:"));
+      for (const Commit& commit : found.candidates) lines.push_back("  " + CommitText(commit));
+      break;
+    case Bisection::End::kMergeBaseDiffers: {
+      const bool bad = found.first->judgement == Judgement::kBad;
+      lines.push_back(absl::StrCat("The commit where both lines part is already ", bad ? "bad" : "good", ": ", CommitText(found.first->commit)));
+      lines.push_back(bad ? absl::StrCat("So it was mended on the way to ", found.good.commit.name,
+                                         ": heaptape bisect --first-good --bad ", found.first->commit.name, " --good ", found.good.commit.name)
+                          : absl::StrCat("So it was broken on the way to ", found.bad.commit.name, ": heaptape bisect --good ",
+                                         found.first->commit.name, " --bad ", found.bad.commit.name));
+      break;
+    }
+    case Bisection::End::kNoDifference:
+      lines.push_back(absl::StrCat(found.good.commit.name, " and ", found.bad.commit.name, " do not differ by ",
+                                   report.threshold.text, " in ", MetricDescription(metric), ": ",
+                                   Change(metric, found.good, found.bad), "; choose a smaller --threshold or other ends."));
+      break;
+    case Bisection::End::kEndNotMeasured:
+      for (const Measurement* end : {&found.good, &found.bad}) {
+        if (!end->measured()) {
+          lines.push_back(absl::StrCat(end->commit.name, " cannot be measured, so there is no end to start from: ", end->outcome.skip_reason));
+        }
+      }
+      break;
+  }
+  return lines;
+}
+
+std::string HistoryTable(const HistoryReport& report, std::size_t width) {
+  const std::vector<Measurement>& rows = ShownMeasurements(report);
+  const double highest = HighestValue(rows);
+  std::size_t name = 6, value = std::string(MetricName(report.metric)).size(), mark = 0;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    name = std::max(name, Columns(rows[i].commit.name));
+    value = std::max(value, Columns(ValueText(report.metric, rows[i])));
+    mark = std::max(mark, RowMark(report, i).size());
+  }
+  std::string out = absl::StrCat(Padded("commit", name), "  ", Padded("date", 10), "  ", Padded(MetricName(report.metric), value, true),
+                                 "  ", Padded("", kBarColumns), "  ", Padded("", mark), "  subject\n");
+  const std::size_t taken = name + 10 + value + kBarColumns + mark + 10;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const Measurement& row = rows[i];
+    const std::string text = row.measured() ? row.commit.subject : FirstLine(row.outcome.skip_reason);
+    absl::StrAppend(&out, Padded(row.commit.name, name), "  ", row.commit.date, "  ",
+                    Padded(ValueText(report.metric, row), value, true), "  ",
+                    Padded(row.measured() && highest > 0 ? Bar(row.value / highest) : "", kBarColumns), "  ",
+                    Padded(RowMark(report, i), mark), "  ", width > taken + 12 ? Cut(text, width - taken) : text, "\n");
+  }
+  out += "\n";
+  for (const std::string& line : Findings(report)) out += line + "\n";
+  return out;
+}
+
+std::string HistoryJson(const HistoryReport& report) {
+  Json json = {{"schema_version", 1}, {"kind", report.bisection.has_value() ? "bisection" : "sweep"}};
+  json["trace"] = {{"path", report.trace.path},
+                   {"digest", report.trace.digest},
+                   {"program", report.trace.program},
+                   {"recorded_under", report.trace.recorded_under},
+                   {"events", report.trace.events},
+                   {"duration_ns", report.trace.duration_ns}};
+  json["family"] = report.family;
+  json["source"] = report.source;
+  json["metric"] = MetricName(report.metric);
+  json["threshold"] = report.threshold.text;
+  json["command"] = report.command;
+  json["heaptape_version"] = HEAPTAPE_VERSION;
+  json["kernel"] = report.kernel;
+  json["machine"] = report.machine;
+  if (report.bisection.has_value()) {
+    const Bisection& found = *report.bisection;
+    json["end"] = EndName(found.end);
+    json["good"] = found.good.commit.hash;
+    json["bad"] = found.bad.commit.hash;
+    json["limit"] = found.good.measured() ? Json(found.limit) : Json();
+    json["first"] = Json();
+    if (found.first.has_value()) {
+      const Commit& commit = found.first->commit;
+      json["first"] = {{"hash", commit.hash},     {"name", commit.name},       {"date", commit.date},
+                       {"author", commit.author}, {"subject", commit.subject}, {"judgement", JudgementName(found.first->judgement)}};
+      json["first"]["value_before"] = found.before.has_value() && found.before->measured() ? Json(found.before->value) : Json();
+      json["first"]["value_after"] = found.first->measured() ? Json(found.first->value) : Json();
+    }
+    json["candidates"] = Json::array();
+    for (const Commit& commit : found.candidates) json["candidates"].push_back(commit.hash);
+    json["asked"] = found.asked;
+    json["log"] = found.log;
+  } else {
+    json["steps"] = Json::array();
+    for (const Step& step : LargestSteps(report.threshold, report.sweep)) {
+      json["steps"].push_back({{"from", report.sweep[step.from].commit.hash},
+                               {"to", report.sweep[step.to].commit.hash},
+                               {"change", step.change},
+                               {"bisect", BisectOptionsOf(step, report.sweep)}});
+    }
+  }
+  json["findings"] = Findings(report);
+  json["commits"] = Json::array();
+  const std::vector<Measurement>& rows = ShownMeasurements(report);
+  for (std::size_t i = 0; i < rows.size(); ++i) json["commits"].push_back(ToJson(rows[i], report, i));
+  // A commit's author may be written in any encoding.
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+std::string HistoryCsv(const HistoryReport& report) {
+  std::string out = absl::StrCat("hash,name,date,author,subject,mark,", MetricName(report.metric), ",low,high,skip_reason\n");
+  const std::vector<Measurement>& rows = ShownMeasurements(report);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const Measurement& row = rows[i];
+    const std::string figures = row.measured() ? absl::StrFormat("%.0f,%.0f,%.0f", row.value, row.low, row.high) : ",,";
+    absl::StrAppend(&out, row.commit.hash, ",", CsvCell(row.commit.name), ",", row.commit.date, ",", CsvCell(row.commit.author), ",",
+                    CsvCell(row.commit.subject), ",", RowMark(report, i), ",", figures, ",", CsvCell(FirstLine(row.outcome.skip_reason)), "\n");
+  }
+  return out;
+}
+
+std::string HistoryChart(const HistoryReport& report) {
+  const std::vector<Measurement>& rows = ShownMeasurements(report);
+  constexpr double kWidth = 960, kHeight = 420, kLeft = 90, kRight = 20, kTop = 40, kBottom = 110;
+  const double limit = report.bisection.has_value() && report.bisection->good.measured() ? report.bisection->limit : 0;
+  double top = std::max(HighestValue(rows), limit), bottom = 0;
+  for (const Measurement& row : rows) bottom = std::min(bottom, row.measured() ? row.value : 0);
+  if (top <= bottom) top = bottom + 1;
+  const auto x = [&](std::size_t i) {
+    return kLeft + (kWidth - kLeft - kRight) * (rows.size() > 1 ? static_cast<double>(i) / static_cast<double>(rows.size() - 1) : 0.5);
+  };
+  const auto y = [&](double value) { return kTop + (kHeight - kTop - kBottom) * (top - value) / (top - bottom); };
+  std::string out = absl::StrFormat(
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" font-family=\"sans-serif\" font-size=\"12\">\n"
+      "<style>.back{fill:#fff}text{fill:#222}.axis{stroke:#bbb}.line{fill:none;stroke:#888}.good{fill:#1a7f37}.bad{fill:#cf222e}"
+      ".skipped{fill:none;stroke:#888}.plain{fill:#0969da}.limit{stroke:#bf8700;stroke-dasharray:6 4}"
+      "@media(prefers-color-scheme:dark){.back{fill:#0d1117}text{fill:#e6edf3}.axis{stroke:#484f58}}</style>\n"
+      "<rect class=\"back\" width=\"100%%\" height=\"100%%\"/>\n<text x=\"%.0f\" y=\"22\" font-size=\"15\">%s</text>\n",
+      kWidth, kHeight, kLeft, XmlText(absl::StrCat(report.family, ": ", MetricDescription(report.metric))));
+  for (int i = 0; i <= 4; ++i) {
+    const double value = bottom + (top - bottom) * i / 4;
+    absl::StrAppend(&out, absl::StrFormat("<line class=\"axis\" x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\"/>"
+                                          "<text x=\"%.0f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
+                                          kLeft, kWidth - kRight, y(value), y(value), kLeft - 8, y(value) + 4,
+                                          XmlText(FormatMetric(report.metric, value))));
+  }
+  if (limit != 0) {
+    absl::StrAppend(&out, absl::StrFormat("<line class=\"limit\" x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\"><title>limit %s</title></line>\n",
+                                          kLeft, kWidth - kRight, y(limit), y(limit), XmlText(FormatMetric(report.metric, limit))));
+  }
+  std::string points;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].measured()) absl::StrAppend(&points, absl::StrFormat("%.1f,%.1f ", x(i), y(rows[i].value)));
+  }
+  absl::StrAppend(&out, "<polyline class=\"line\" points=\"", points, "\"/>\n");
+  // Names are legible for about forty commits; of more, every so many-th is written.
+  const std::size_t labelled_every = rows.size() / 40 + 1;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const Measurement& row = rows[i];
+    const char* kind = !row.measured() ? "skipped" : report.bisection.has_value() ? JudgementName(row.judgement) : "plain";
+    const bool first = RowMark(report, i).find("first") == 0;
+    absl::StrAppend(&out, absl::StrFormat("<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%d\"><title>%s</title></circle>\n", kind, x(i),
+                                          row.measured() ? y(row.value) : kHeight - kBottom, first ? 8 : 5,
+                                          XmlText(absl::StrCat(row.commit.name, " ", row.commit.date, " ", ValueText(report.metric, row), " ",
+                                                               RowMark(report, i), "\n", row.commit.subject))));
+    if (i % labelled_every == 0 || first) {
+      absl::StrAppend(&out, absl::StrFormat("<text transform=\"translate(%.1f %.0f) rotate(50)\">%s</text>\n", x(i) - 3, kHeight - kBottom + 18,
+                                            XmlText(row.commit.name)));
+    }
+  }
+  return out + "</svg>\n";
+}
+
+std::string HistoryIssue(const HistoryReport& report) {
+  const std::vector<Measurement>& rows = ShownMeasurements(report);
+  const Metric metric = report.metric;
+  std::string out;
+  const bool found = report.bisection.has_value() && report.bisection->end == Bisection::End::kFound;
+  if (found) {
+    const Bisection& bisection = *report.bisection;
+    const bool bad = bisection.first->judgement == Judgement::kBad;
+    absl::StrAppend(&out, "# ", MetricDescription(metric), bad ? " rose with " : " fell with ", bisection.first->commit.hash.substr(0, 12));
+    if (bisection.before.has_value() && bisection.before->measured()) {
+      absl::StrAppend(&out, ": ", Change(metric, *bisection.before, *bisection.first));
+    }
+    out += "\n\n";
+  } else {
+    absl::StrAppend(&out, "# ", MetricDescription(metric), " over the history of ", report.family, "\n\n");
+  }
+  for (const std::string& line : Findings(report)) absl::StrAppend(&out, WithoutPaths(line), "\n\n");
+
+  absl::StrAppend(&out, "## What was measured\n\n",
+                  "A recording of a real program's allocations was replayed, deterministically, against each commit below: the same calls in the "
+                  "same order, on recorded time, so two commits differ only by the allocator.\n\n");
+  absl::StrAppend(&out, "- figure: ", MetricDescription(metric), "\n- threshold: ", report.threshold.text);
+  if (report.bisection.has_value() && report.bisection->good.measured()) {
+    absl::StrAppend(&out, " against ", report.bisection->good.commit.name, " (", FormatMetric(metric, report.bisection->good.value),
+                    "), so a commit is bad from ", FormatMetric(metric, report.bisection->limit), " on");
+  }
+  absl::StrAppend(&out, "\n- recording: ", report.trace.events, " events in ",
+                  absl::StrFormat("%.0f s", static_cast<double>(report.trace.duration_ns) / 1e9), ", made under ",
+                  report.trace.recorded_under.empty() ? "an unknown allocator" : report.trace.recorded_under, ", digest ", report.trace.digest, "\n");
+  absl::StrAppend(&out, "- machine: ", report.machine.empty() ? "unknown" : report.machine, ", kernel ", report.kernel, "\n- heaptape ",
+                  HEAPTAPE_VERSION, "\n\n");
+
+  absl::StrAppend(&out, "| commit | date | ", MetricName(metric), " | peak | steady | growth | | subject |\n|---|---|---:|---:|---:|---:|---|---|\n");
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    const Measurement& row = rows[i];
+    std::string others = " | | |";
+    if (row.measured()) {
+      Measurement other = row;
+      others.clear();
+      for (const Metric each : {Metric::kPeak, Metric::kSteady, Metric::kGrowth}) {
+        FillValue(each, &other);
+        absl::StrAppend(&others, FormatMetric(each, other.value), " | ");
+      }
+    }
+    absl::StrAppend(&out, "| ", MarkdownCell(row.commit.name), " | ", row.commit.date, " | ", ValueText(metric, row), " | ", others,
+                    row.measured() ? "" : " ", RowMark(report, i), " | ",
+                    MarkdownCell(row.measured() ? row.commit.subject : WithoutPaths(FirstLine(row.outcome.skip_reason))), " |\n");
+  }
+  const double highest = HighestValue(rows);
+  if (highest > 0) {
+    out += "\n```\n";
+    for (const Measurement& row : rows) {
+      if (row.measured()) absl::StrAppend(&out, Padded(row.commit.name, 14), " ", Bar(row.value / highest), " ", ValueText(metric, row), "\n");
+    }
+    out += "```\n";
+  }
+
+  out += "\n## How to repeat it\n\n```\n";
+  std::vector<std::string> command = report.command;
+  for (std::size_t i = 0; i < command.size(); ++i) {
+    if (i == 0) command[i] = "heaptape";
+    if (!IsUrl(command[i])) command[i] = WithoutPaths(command[i]);
+  }
+  absl::StrAppend(&out, ShellText(command), "\n```\n");
+  if (report.bisection.has_value() && !report.bisection->log.empty()) {
+    absl::StrAppend(&out, "\n<details><summary>for <code>git bisect replay</code></summary>\n\n```\n", report.bisection->log, "```\n</details>\n");
+  }
+  return out;
+}
+
+}  // namespace heaptape
