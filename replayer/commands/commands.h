@@ -22,6 +22,8 @@ void AddRecord(CLI::App& program, int& status);
 void AddReplay(CLI::App& program, int& status);
 void AddInspect(CLI::App& program, int& status);
 void AddLab(CLI::App& program, int& status);
+void AddReport(CLI::App& program, int& status);
+void AddCompare(CLI::App& program, int& status);
 
 // Prints "heaptape: what happened" to stderr and returns the exit status for it.
 int Fail(const absl::Status& status);

@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
 
   int status = kExitDone;
   // AddRecord(program, status);
-  // AddReplay(program, status);
+  AddReplay(program, status);
   AddInspect(program, status);
   // AddLab(program, status);
   AddManual(program, status);

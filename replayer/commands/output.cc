@@ -1,0 +1,80 @@
+#include "replayer/commands/output.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "replayer/commands/progress.h"
+
+namespace heaptape::commands {
+namespace {
+
+absl::Status CannotWrite(const std::string& path, const std::string& why) {
+  return absl::FailedPreconditionError(absl::StrCat(path, ": cannot be written (", why, "); choose another place"));
+}
+
+}  // namespace
+
+TerminalOptions TerminalForStdout() {
+  const char* no_colour = std::getenv("NO_COLOR");
+  const std::size_t width = TerminalWidth(STDOUT_FILENO);
+  return {.width = width, .colour = width > 0 && (no_colour == nullptr || *no_colour == '\0')};
+}
+
+void AddViewOptions(CLI::App& command, ViewOptions& view) {
+  static const std::map<std::string, SortKey> kSortKeys = {
+      {"steady", SortKey::kSteady},     {"peak", SortKey::kPeak},         {"end", SortKey::kEnd},
+      {"growth", SortKey::kGrowth},     {"overhead", SortKey::kOverhead}, {"faults", SortKey::kFaults},
+      {"syscalls", SortKey::kSystemCalls}, {"time", SortKey::kTime},      {"name", SortKey::kName},
+      {"verdict", SortKey::kVerdict}};
+  command.add_option("--baseline", view.baseline, "Allocator that ratios refer to, e.g. glibc (default: the best steady state)")
+      ->type_name("NAME");
+  command.add_option("--sort", view.sort, "Order of the rows (default: steady)")
+      ->transform(CLI::CheckedTransformer(kSortKeys).description(""))
+      ->type_name("steady|peak|end|growth|overhead|faults|syscalls|time|name|verdict");
+}
+
+absl::Status CheckWritable(const std::string& path) {
+  if (path.empty()) return absl::OkStatus();
+  if (std::filesystem::is_directory(path)) return CannotWrite(path, "it is a folder");
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  if (access(folder.empty() ? "." : folder.c_str(), W_OK) != 0) return CannotWrite(path, strerror(errno));
+  return absl::OkStatus();
+}
+
+absl::Status WriteWhole(const std::string& path, const std::string& text) {
+  // A pipe or a device cannot be renamed over.
+  const bool is_file = !std::filesystem::exists(path) || std::filesystem::is_regular_file(path);
+  const std::string part = is_file ? absl::StrCat(path, ".part") : path;
+  std::ofstream file(part, std::ios::binary);
+  const bool written = file && file.write(text.data(), static_cast<std::streamsize>(text.size())) && file.flush();
+  const int reason = errno;
+  file.close();
+  if (written && (!is_file || std::rename(part.c_str(), path.c_str()) == 0)) return absl::OkStatus();
+  if (is_file) std::remove(part.c_str());
+  return CannotWrite(path, strerror(reason));
+}
+
+absl::StatusOr<std::string> ReadWhole(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file || std::filesystem::is_directory(path)) {
+    return absl::NotFoundError(absl::StrCat(path, ": cannot be read (", file ? "it is a folder" : strerror(errno), ")"));
+  }
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+absl::Status Print(const std::string& text) {
+  if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("cannot write to the standard output: ", strerror(errno)));
+}
+
+}  // namespace heaptape::commands

@@ -1,0 +1,35 @@
+// How commands put results before the user: tables on the terminal, files written whole or not at all.
+
+#ifndef HEAPTAPE_REPLAYER_COMMANDS_OUTPUT_H_
+#define HEAPTAPE_REPLAYER_COMMANDS_OUTPUT_H_
+
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "replayer/export/summary.h"
+#include "replayer/export/table.h"
+
+namespace heaptape::commands {
+
+// Width of the terminal behind stdout and whether it takes colour; without one neither.
+TerminalOptions TerminalForStdout();
+
+// --baseline and --sort.
+void AddViewOptions(CLI::App& command, ViewOptions& view);
+
+// FailedPrecondition if `path` (nothing is asked where it is empty) could not be written. Leaves no file.
+absl::Status CheckWritable(const std::string& path);
+
+// The file appears under its name only when it is complete.
+absl::Status WriteWhole(const std::string& path, const std::string& text);
+
+absl::StatusOr<std::string> ReadWhole(const std::string& path);
+
+// Writes to the standard output.
+absl::Status Print(const std::string& text);
+
+}  // namespace heaptape::commands
+
+#endif  // HEAPTAPE_REPLAYER_COMMANDS_OUTPUT_H_

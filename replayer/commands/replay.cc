@@ -1,0 +1,248 @@
+// heaptape replay: traces against allocators, and what came of it as table, JSON, CSV, Markdown, Prometheus.
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "allocators/catalog.h"
+#include "replayer/commands/commands.h"
+#include "replayer/commands/output.h"
+#include "replayer/commands/progress.h"
+#include "replayer/export/csv.h"
+#include "replayer/export/format.h"
+#include "replayer/export/json.h"
+#include "replayer/export/prometheus.h"
+#include "replayer/export/table.h"
+#include "replayer/fleet.h"
+#include "replayer/result_cache.h"
+
+namespace heaptape::commands {
+namespace {
+
+enum class Format { kTable, kJson, kCsv, kMarkdown, kPrometheus };
+
+const std::map<std::string, Format> kFormats = {{"table", Format::kTable},
+                                                {"json", Format::kJson},
+                                                {"csv", Format::kCsv},
+                                                {"markdown", Format::kMarkdown},
+                                                {"prometheus", Format::kPrometheus}};
+
+struct ReplayArguments {
+  std::vector<std::string> traces;
+  std::vector<std::string> allocators;
+  Format format = Format::kTable;
+  ViewOptions view;
+  FleetOptions fleet;
+  std::string output;
+  std::string cache_folder = DefaultCacheFolder();
+  bool no_cache = false;
+};
+
+// Ctrl-C lets the workers be stopped and told of; a second one ends the program at once.
+std::atomic<bool> interrupted{false};
+
+void Interrupt(int signal_number) {
+  interrupted.store(true);
+  signal(signal_number, SIG_DFL);
+}
+
+// One bar per running replay and, where there are several, one for all of them.
+class BarObserver : public FleetObserver {
+ public:
+  BarObserver(const std::vector<FleetTrace>& traces, const std::vector<ResolvedAllocator>& allocators, std::size_t jobs)
+      : traces_(traces), allocators_(allocators) {
+    if (jobs > 1) all_ = board_.Add("all", jobs, "replays");
+  }
+
+  void Started(const FleetJob& job) override {
+    const TraceIdentity& trace = traces_[job.trace].report.trace;
+    bars_[KeyOf(job)] = board_.Add(absl::StrCat(trace.path, "  ", NameOf(job)), trace.events, "events");
+  }
+  void Progressed(const FleetJob& job, std::uint64_t events_done) override { board_.Update(bars_[KeyOf(job)], events_done); }
+  void Finished(const FleetJob& job, const RunResult& run, bool from_cache) override {
+    board_.Remove(bars_[KeyOf(job)]);
+    ++finished_;
+    if (all_ >= 0) board_.Update(all_, finished_);
+    if (traces_.size() < 2) return;
+    board_.Say(absl::StrCat(traces_[job.trace].report.trace.path, "  ", NameOf(job), ": ",
+                            run.error ? absl::StrCat("failed: ", *run.error)
+                                      : absl::StrCat(FormatBytes(static_cast<double>(run.steady_rss_bytes)), ", ",
+                                                     VerdictName(run.verdict)),
+                            from_cache ? " (done before)" : ""));
+  }
+
+ private:
+  using Key = std::tuple<std::size_t, std::size_t, std::uint64_t>;
+  static Key KeyOf(const FleetJob& job) { return {job.trace, job.allocator, job.seed}; }
+  std::string NameOf(const FleetJob& job) const {
+    return absl::StrCat(allocators_[job.allocator].DisplayName(), job.seed > 0 ? absl::StrCat(" seed ", job.seed) : "");
+  }
+
+  const std::vector<FleetTrace>& traces_;
+  const std::vector<ResolvedAllocator>& allocators_;
+  ProgressBoard board_;
+  std::map<Key, int> bars_;
+  int all_ = -1;
+  std::uint64_t finished_ = 0;
+};
+
+// The words the user typed, as the kernel keeps them.
+std::vector<std::string> OwnCommand() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::vector<std::string> words;
+  for (std::string word; std::getline(file, word, '\0');) words.push_back(word);
+  if (!words.empty()) words.front() = "heaptape";
+  return words;
+}
+
+absl::StatusOr<std::vector<ResolvedAllocator>> AllAllocators(const std::vector<std::string>& specifications) {
+  std::vector<ResolvedAllocator> allocators;
+  for (const std::string& specification : specifications) {
+    absl::StatusOr<std::vector<ResolvedAllocator>> resolved = ResolveAllocators(specification);
+    if (!resolved.ok()) return resolved.status();
+    std::move(resolved->begin(), resolved->end(), std::back_inserter(allocators));
+  }
+  if (allocators.empty()) return absl::NotFoundError("no allocator is installed here; `heaptape allocators` says how to get one");
+  return allocators;
+}
+
+absl::StatusOr<std::string> Formatted(const std::vector<ReplayReport>& reports, const ReplayArguments& arguments) {
+  switch (arguments.format) {
+    case Format::kTable:
+      return ToTable(reports, arguments.view, TerminalForStdout());
+    case Format::kJson:
+      return ToJson(reports, arguments.view);
+    case Format::kCsv:
+      return ToCsv(reports);
+    case Format::kMarkdown:
+      return ToMarkdown(reports, arguments.view);
+    case Format::kPrometheus:
+      return ToPrometheus(reports);
+  }
+  return absl::InternalError("unknown format");
+}
+
+int RunReplay(ReplayArguments arguments) {
+  if (arguments.allocators.empty()) arguments.allocators = {"all"};
+  FleetOptions& fleet = arguments.fleet;
+  fleet.replay.worker_path = PartPath("heaptape-worker");
+  fleet.replay.cancelled = &interrupted;
+  if (!arguments.no_cache) fleet.cache_folder = arguments.cache_folder;
+
+  const absl::StatusOr<std::vector<ResolvedAllocator>> allocators = AllAllocators(arguments.allocators);
+  if (!allocators.ok()) return Fail(allocators.status());
+  std::vector<FleetTrace> traces;
+  for (const std::string& path : arguments.traces) {
+    absl::StatusOr<FleetTrace> trace = DescribeTrace(path);
+    if (!trace.ok()) return Fail(trace.status());
+    trace->report.command = OwnCommand();
+    traces.push_back(*std::move(trace));
+  }
+  // Refused now rather than after an hour of replays.
+  if (absl::Status writable = CheckWritable(arguments.output); !writable.ok()) return Fail(writable);
+
+  signal(SIGINT, Interrupt);
+  signal(SIGTERM, Interrupt);
+  absl::StatusOr<std::vector<ReplayReport>> reports;
+  {
+    BarObserver observer(traces, *allocators, traces.size() * allocators->size() * fleet.seeds);
+    fleet.observer = &observer;
+    reports = ReplayFleet(traces, *allocators, fleet);
+  }
+  if (!reports.ok()) {
+    if (reports.status().code() != absl::StatusCode::kCancelled) return Fail(reports.status());
+    std::fprintf(stderr, "heaptape: interrupted%s\n",
+                 fleet.cache_folder.empty() ? "" : "; what was done is kept, and the same command goes on from there");
+    return kExitFailed;
+  }
+
+  if (!arguments.output.empty()) {
+    const absl::StatusOr<std::string> json = ToJson(*reports, arguments.view);
+    if (!json.ok()) return Fail(json.status());
+    if (absl::Status written = WriteWhole(arguments.output, *json); !written.ok()) return Fail(written);
+  }
+  const absl::StatusOr<std::string> text = Formatted(*reports, arguments);
+  if (!text.ok()) return Fail(text.status());
+  if (absl::Status printed = Print(*text); !printed.ok()) return Fail(printed);
+  for (const std::string& remark : Remarks(*reports)) std::fprintf(stderr, "heaptape: %s\n", remark.c_str());
+  for (const ReplayReport& report : *reports) {
+    for (const RunResult& run : report.runs) {
+      if (!run.error) return kExitDone;
+    }
+  }
+  std::fprintf(stderr, "heaptape: every replay failed\n");
+  return kExitFailed;
+}
+
+}  // namespace
+
+void AddReplay(CLI::App& program, int& status) {
+  auto arguments = std::make_shared<ReplayArguments>();
+  CLI::App* command = program.add_subcommand("replay", "Replay recordings against allocators: peak, steady state, growth");
+  FleetOptions& fleet = arguments->fleet;
+  ReplayOptions& replay = fleet.replay;
+  static const std::map<std::string, Engine> kEngines = {
+      {"auto", Engine::kAuto}, {"fast", Engine::kFast}, {"lockstep", Engine::kLockstep}};
+  static const std::map<std::string, Clock> kClocks = {
+      {"virtual", Clock::kVirtual}, {"real", Clock::kReal}, {"paced", Clock::kPaced}};
+  static const std::map<std::string, Touch> kTouches = {
+      {"recorded", Touch::kRecorded}, {"full", Touch::kFull}, {"none", Touch::kNone}};
+  static const std::map<std::string, HugePageMode> kHugePages = {
+      {"off", HugePageMode::kOff}, {"recorded", HugePageMode::kRecorded}, {"always", HugePageMode::kAlways}};
+  const auto one_of = [](const auto& names) { return CLI::CheckedTransformer(names).description(""); };
+
+  command->add_option("trace", arguments->traces, "Recordings made by heaptape record")->required()->type_name("TRACE");
+  command->add_option("-a,--allocator", arguments->allocators,
+                      "Allocator to replay against: family[@version][:tunable=value,...], the path of a library, or "
+                      "all that are installed; may be given several times (default: all)")
+      ->type_name("NAME")->allow_extra_args(false);
+  command->add_option("-f,--format", arguments->format, "What is printed (default: table)")
+      ->transform(one_of(kFormats))->type_name("table|json|csv|markdown|prometheus");
+  command->add_option("-o,--output", arguments->output, "Write all results as JSON, for heaptape report and compare")
+      ->type_name("FILE");
+  AddViewOptions(*command, arguments->view);
+  command->add_option("--seeds", fleet.seeds, "Replays per allocator, each with other addresses and random keys: gives a band")
+      ->check(CLI::Range(1u, 1000u).description(""))->type_name("N")->capture_default_str();
+  command->add_option("--seed", replay.seed, "The first seed")->type_name("N")->capture_default_str();
+  command->add_option("-j,--jobs", fleet.jobs, "Replays at a time (default: as cores and memory allow)")
+      ->check(CLI::Range(1u, 1024u).description(""))->type_name("N");
+  command->add_option("--engine", replay.engine, "Recorded threads by switching identity or by real threads (default: auto)")
+      ->transform(one_of(kEngines))->type_name("auto|fast|lockstep");
+  command->add_option("--clock", replay.clock, "The time allocators see (default: virtual, as recorded)")
+      ->transform(one_of(kClocks))->type_name("virtual|real|paced");
+  command->add_option("--touch", replay.touch, "Which pages of large blocks are written to (default: recorded)")
+      ->transform(one_of(kTouches))->type_name("recorded|full|none");
+  command->add_option("--thp", replay.huge_pages, "Transparent huge pages (default: off)")
+      ->transform(one_of(kHugePages))->type_name("off|recorded|always");
+  command->add_option("--cpus", replay.cpu_count, "CPUs the allocator is told of (default: as recorded)")
+      ->check(CLI::Range(1u, 4096u).description(""))->type_name("N");
+  command->add_option("--memory-limit", replay.memory_limit_bytes, "End a replay that takes more, e.g. 8GiB")
+      ->transform(CLI::AsSizeValue(false).description(""))->type_name("SIZE");
+  command->add_option("--hang-timeout", replay.hang_timeout_seconds, "End a replay that makes no progress for so long")
+      ->check(CLI::PositiveNumber.description(""))->type_name("SECONDS")->capture_default_str();
+  command->add_option("--samples", replay.sample_count, "Points of the memory series")
+      ->check(CLI::Range(10u, 1'000'000u).description(""))->type_name("N")->capture_default_str();
+  command->add_option("--cache", arguments->cache_folder, "Folder of results that need no second replay")
+      ->type_name("FOLDER")->capture_default_str();
+  command->add_flag("--no-cache", arguments->no_cache, "Replay everything anew");
+  command->footer(
+      "Examples:\n"
+      "  heaptape replay guard.tape\n"
+      "  heaptape replay guard.tape -a glibc -a mimalloc@2.0.9 -a jemalloc:dirty_decay_ms=0 --baseline glibc\n"
+      "  heaptape replay guards/*.tape --seeds 5 -o results.json\n"
+      "  heaptape replay guard.tape --format markdown >> comment.md");
+  command->callback([arguments, &status] { status = RunReplay(*arguments); });
+}
+
+}  // namespace heaptape::commands

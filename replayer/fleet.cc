@@ -1,0 +1,197 @@
+#include "replayer/fleet.h"
+
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <fstream>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "replayer/result_cache.h"
+#include "replayer/steady_state.h"
+#include "traces/trace_reader.h"
+
+namespace heaptape {
+namespace {
+
+// What a replay takes at most, by rule of thumb: the worst allocators of the production figures held
+// several times the live bytes, and the worker keeps 16 bytes per live object and its own pools.
+constexpr std::uint64_t kMemoryPerLiveByte = 4;
+constexpr std::uint64_t kMemoryPerLiveObject = 64;
+constexpr std::uint64_t kMemoryOfWorker = 64 << 20;
+
+// The value of "name" in a file of lines "name<blanks>: value" such as those of /proc.
+std::string ProcValue(const std::string& path, const std::string& name) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    const std::size_t colon = line.find(':');
+    if (colon == std::string::npos || line.rfind(name, 0) != 0) continue;
+    const std::size_t start = line.find_first_not_of(" \t", colon + 1);
+    return start == std::string::npos ? "" : line.substr(start);
+  }
+  return "";
+}
+
+std::uint64_t AvailableMemory() {
+  const std::string kib = ProcValue("/proc/meminfo", "MemAvailable");
+  return std::strtoull(kib.c_str(), nullptr, 10) * 1024;
+}
+
+// The runs of all traces in one list, handed to threads as memory allows.
+class Fleet {
+ public:
+  Fleet(const std::vector<FleetTrace>& traces, const std::vector<ResolvedAllocator>& allocators,
+        const FleetOptions& options)
+      : traces_(traces), allocators_(allocators), options_(options), cache_(options.cache_folder) {
+    for (std::size_t trace = 0; trace < traces.size(); ++trace) {
+      for (std::size_t allocator = 0; allocator < allocators.size(); ++allocator) {
+        for (std::uint32_t seed = 0; seed < options.seeds; ++seed) {
+          jobs_.push_back({trace, allocator, options.replay.seed + seed});
+        }
+      }
+    }
+    results_.resize(jobs_.size());
+    budget_ = options.memory_budget_bytes != 0 ? options.memory_budget_bytes : AvailableMemory() / 5 * 4;
+  }
+
+  absl::StatusOr<std::vector<ReplayReport>> Run() {
+    const std::size_t cores = std::max(1u, std::thread::hardware_concurrency());
+    const std::size_t count = std::min(jobs_.size(), options_.jobs != 0 ? std::size_t{options_.jobs} : cores);
+    std::vector<std::thread> threads;
+    for (std::size_t i = 1; i < count; ++i) threads.emplace_back([this] { Work(); });
+    Work();
+    for (std::thread& thread : threads) thread.join();
+    if (Cancelled()) return absl::CancelledError("interrupted");
+    std::vector<ReplayReport> reports;
+    for (const FleetTrace& trace : traces_) reports.push_back(trace.report);
+    for (std::size_t i = 0; i < jobs_.size(); ++i) reports[jobs_[i].trace].runs.push_back(std::move(results_[i]));
+    return reports;
+  }
+
+ private:
+  bool Cancelled() const { return options_.replay.cancelled != nullptr && options_.replay.cancelled->load(); }
+
+  std::uint64_t Memory(std::size_t job) const { return traces_[jobs_[job].trace].memory_bytes; }
+
+  void Work() {
+    for (;;) {
+      std::size_t index;
+      {
+        std::unique_lock lock(mutex_);
+        // A job larger than the budget runs alone.
+        room_.wait(lock, [&] {
+          return next_ == jobs_.size() || running_ == 0 || used_ + Memory(next_) <= budget_;
+        });
+        if (next_ == jobs_.size() || Cancelled()) return;
+        index = next_++;
+        ++running_;
+        used_ += Memory(index);
+      }
+      results_[index] = RunOne(jobs_[index]);
+      {
+        const std::lock_guard lock(mutex_);
+        --running_;
+        used_ -= Memory(index);
+      }
+      room_.notify_all();
+    }
+  }
+
+  RunResult RunOne(const FleetJob& job) {
+    const ResolvedAllocator& allocator = allocators_[job.allocator];
+    ReplayOptions options = options_.replay;
+    options.seed = job.seed;
+    const std::string key =
+        options_.cache_folder.empty() ? "" : ResultKey(traces_[job.trace].report.trace.digest, allocator, options);
+    Tell([&](FleetObserver& observer) { observer.Started(job); });
+    if (std::optional<RunResult> kept = cache_.Load(key)) {
+      Judge(*kept);  // by this version's method
+      Tell([&](FleetObserver& observer) { observer.Finished(job, *kept, true); });
+      return *std::move(kept);
+    }
+    options.progress = [&](std::uint64_t done) {
+      Tell([&](FleetObserver& observer) { observer.Progressed(job, done); });
+    };
+    const std::string& path = traces_[job.trace].report.trace.path;
+    absl::StatusOr<RunResult> result =
+        options_.replay_one ? options_.replay_one(path, allocator, options) : Replay(path, allocator, options);
+    if (!result.ok()) {
+      RunResult failed;
+      failed.allocator = allocator.family;
+      failed.version = allocator.version;
+      failed.library_path = allocator.library_path;
+      failed.origin = allocator.origin;
+      failed.tunables = allocator.tunables;
+      failed.settings.seed = job.seed;
+      failed.error = std::string(result.status().message());
+      failed.verdict = Verdict::kFailed;
+      result = std::move(failed);
+    }
+    if (!Cancelled()) cache_.Store(key, *result);
+    Tell([&](FleetObserver& observer) { observer.Finished(job, *result, false); });
+    return *std::move(result);
+  }
+
+  template <typename Message>
+  void Tell(const Message& message) {
+    if (options_.observer == nullptr) return;
+    const std::lock_guard lock(observer_mutex_);
+    message(*options_.observer);
+  }
+
+  const std::vector<FleetTrace>& traces_;
+  const std::vector<ResolvedAllocator>& allocators_;
+  const FleetOptions& options_;
+  ResultCache cache_;
+  std::vector<FleetJob> jobs_;
+  std::vector<RunResult> results_;  // one thread writes each
+  std::uint64_t budget_ = 0;
+  std::mutex mutex_, observer_mutex_;
+  std::condition_variable room_;
+  std::size_t next_ = 0, running_ = 0;
+  std::uint64_t used_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<FleetTrace> DescribeTrace(const std::string& path) {
+  absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(path);
+  if (!reader.ok()) return reader.status();
+  const TraceInfo& info = (*reader)->info();
+  const TraceSummary& summary = (*reader)->summary();
+  FleetTrace trace;
+  trace.memory_bytes = kMemoryOfWorker + kMemoryPerLiveByte * summary.peak_live_bytes +
+                       kMemoryPerLiveObject * summary.peak_live_objects;
+  ReplayReport& report = trace.report;
+  report.trace = {.path = path,
+                  .digest = summary.digest,
+                  .program = info.program,
+                  .recorded_under = info.allocator,
+                  .events = summary.event_count,
+                  .duration_ns = summary.duration_ns,
+                  .complete = summary.complete};
+  if (!info.allocator_version.empty()) absl::StrAppend(&report.trace.recorded_under, " ", info.allocator_version);
+  utsname system{};
+  uname(&system);
+  report.kernel = system.release;
+  report.machine = ProcValue("/proc/cpuinfo", "model name");
+  report.heaptape_version = HEAPTAPE_VERSION;
+  const absl::StatusOr<std::vector<ResidentSample>> resident = (*reader)->ReadResident();
+  if (!resident.ok()) return trace;  // without ground truth a replay is as good
+  for (const ResidentSample& sample : *resident) {
+    const std::uint64_t heap = sample.anonymous_bytes - std::min(sample.anonymous_bytes, sample.non_heap_bytes);
+    report.truth.push_back({sample.time_ns, heap, sample.rss_bytes});
+  }
+  return trace;
+}
+
+absl::StatusOr<std::vector<ReplayReport>> ReplayFleet(const std::vector<FleetTrace>& traces,
+                                                      const std::vector<ResolvedAllocator>& allocators,
+                                                      const FleetOptions& options) {
+  return Fleet(traces, allocators, options).Run();
+}
+
+}  // namespace heaptape
