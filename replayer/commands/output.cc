@@ -10,7 +10,6 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/progress.h"
@@ -39,7 +38,7 @@ void AddViewOptions(CLI::App& command, ViewOptions& view) {
   command.add_option("--baseline", view.baseline, "Allocator that ratios refer to, e.g. glibc (default: the best steady state)")
       ->type_name("NAME");
   command.add_option("--sort", view.sort, "Order of the rows (default: steady)")
-      ->transform(CLI::CheckedTransformer(kSortKeys).description(""))
+      ->transform(OneOf(kSortKeys))
       ->type_name("steady|peak|end|growth|overhead|faults|syscalls|time|name|verdict");
 }
 

@@ -3,6 +3,7 @@
 #ifndef HEAPTAPE_REPLAYER_COMMANDS_OUTPUT_H_
 #define HEAPTAPE_REPLAYER_COMMANDS_OUTPUT_H_
 
+#include <map>
 #include <string>
 
 #include "CLI/CLI.hpp"
@@ -15,6 +16,23 @@ namespace heaptape::commands {
 
 // Width of the terminal behind stdout and whether it takes colour; without one neither.
 TerminalOptions TerminalForStdout();
+
+// Takes one of the names and stores its value; anything else is refused with the names there are.
+template <typename Value>
+CLI::Validator OneOf(const std::map<std::string, Value>& values) {
+  return CLI::Validator(
+      [values](std::string& text) -> std::string {
+        const auto found = values.find(text);
+        if (found != values.end()) {
+          text = std::to_string(static_cast<int>(found->second));
+          return "";
+        }
+        std::string names;
+        for (const auto& [name, value] : values) names += (names.empty() ? "" : ", ") + name;
+        return "\"" + text + "\" is none of: " + names;
+      },
+      "");
+}
 
 // --baseline and --sort.
 void AddViewOptions(CLI::App& command, ViewOptions& view);

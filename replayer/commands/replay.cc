@@ -200,7 +200,6 @@ void AddReplay(CLI::App& program, int& status) {
       {"recorded", Touch::kRecorded}, {"full", Touch::kFull}, {"none", Touch::kNone}};
   static const std::map<std::string, HugePageMode> kHugePages = {
       {"off", HugePageMode::kOff}, {"recorded", HugePageMode::kRecorded}, {"always", HugePageMode::kAlways}};
-  const auto one_of = [](const auto& names) { return CLI::CheckedTransformer(names).description(""); };
 
   command->add_option("trace", arguments->traces, "Recordings made by heaptape record")->required()->type_name("TRACE");
   command->add_option("-a,--allocator", arguments->allocators,
@@ -208,7 +207,7 @@ void AddReplay(CLI::App& program, int& status) {
                       "all that are installed; may be given several times (default: all)")
       ->type_name("NAME")->allow_extra_args(false);
   command->add_option("-f,--format", arguments->format, "What is printed (default: table)")
-      ->transform(one_of(kFormats))->type_name("table|json|csv|markdown|prometheus");
+      ->transform(OneOf(kFormats))->type_name("table|json|csv|markdown|prometheus");
   command->add_option("-o,--output", arguments->output, "Write all results as JSON, for heaptape report and compare")
       ->type_name("FILE");
   AddViewOptions(*command, arguments->view);
@@ -218,13 +217,13 @@ void AddReplay(CLI::App& program, int& status) {
   command->add_option("-j,--jobs", fleet.jobs, "Replays at a time (default: as cores and memory allow)")
       ->check(CLI::Range(1u, 1024u).description(""))->type_name("N");
   command->add_option("--engine", replay.engine, "Recorded threads by switching identity or by real threads (default: auto)")
-      ->transform(one_of(kEngines))->type_name("auto|fast|lockstep");
+      ->transform(OneOf(kEngines))->type_name("auto|fast|lockstep");
   command->add_option("--clock", replay.clock, "The time allocators see (default: virtual, as recorded)")
-      ->transform(one_of(kClocks))->type_name("virtual|real|paced");
+      ->transform(OneOf(kClocks))->type_name("virtual|real|paced");
   command->add_option("--touch", replay.touch, "Which pages of large blocks are written to (default: recorded)")
-      ->transform(one_of(kTouches))->type_name("recorded|full|none");
+      ->transform(OneOf(kTouches))->type_name("recorded|full|none");
   command->add_option("--thp", replay.huge_pages, "Transparent huge pages (default: off)")
-      ->transform(one_of(kHugePages))->type_name("off|recorded|always");
+      ->transform(OneOf(kHugePages))->type_name("off|recorded|always");
   command->add_option("--cpus", replay.cpu_count, "CPUs the allocator is told of (default: as recorded)")
       ->check(CLI::Range(1u, 4096u).description(""))->type_name("N");
   command->add_option("--memory-limit", replay.memory_limit_bytes, "End a replay that takes more, e.g. 8GiB")
@@ -233,8 +232,8 @@ void AddReplay(CLI::App& program, int& status) {
       ->check(CLI::PositiveNumber.description(""))->type_name("SECONDS")->capture_default_str();
   command->add_option("--samples", replay.sample_count, "Points of the memory series")
       ->check(CLI::Range(10u, 1'000'000u).description(""))->type_name("N")->capture_default_str();
-  command->add_option("--cache", arguments->cache_folder, "Folder of results that need no second replay")
-      ->type_name("FOLDER")->capture_default_str();
+  command->add_option("--cache", arguments->cache_folder, "Folder of results, so that nothing is replayed twice (default: heaptape/results in $XDG_CACHE_HOME or ~/.cache)")
+      ->type_name("FOLDER");
   command->add_flag("--no-cache", arguments->no_cache, "Replay everything anew");
   command->footer(
       "Examples:\n"

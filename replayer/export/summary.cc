@@ -307,22 +307,27 @@ std::string TruthSentence(const Summary& summary) {
 
 std::vector<std::string> Remarks(const std::vector<ReplayReport>& reports) {
   std::vector<std::string> remarks;
-  std::set<std::string> seen;
-  const auto add = [&](const std::string& remark) {
-    if (seen.insert(remark).second) remarks.push_back(remark);
+  // A sentence that several allocators share is said once, of all of them.
+  std::vector<std::pair<std::string, std::vector<std::string>>> sentences;
+  std::set<std::string> labels;
+  const auto add = [&](const std::string& label, const std::string& sentence) {
+    auto known = std::find_if(sentences.begin(), sentences.end(), [&](const auto& s) { return s.first == sentence; });
+    if (known == sentences.end()) known = sentences.insert(sentences.end(), {sentence, {}});
+    if (std::find(known->second.begin(), known->second.end(), label) == known->second.end()) known->second.push_back(label);
   };
   for (const ReplayReport& report : reports) {
-    if (!report.trace.complete) add(report.trace.path + ": the recording was not finished in good order");
+    if (!report.trace.complete) remarks.push_back(report.trace.path + ": the recording was not finished in good order");
+    const std::string where = reports.size() > 1 ? absl::StrCat(" on ", report.trace.path) : "";
     for (const RunResult& run : report.runs) {
       const std::string label = RunLabel(run);
-      if (run.error) {
-        add(absl::StrCat(label, reports.size() > 1 ? absl::StrCat(" on ", report.trace.path) : "", ": failed: ", *run.error));
-      }
-      if (run.allocation_failures > 0 && !run.error) {
-        add(absl::StrCat(label, ": ", run.allocation_failures, " allocations failed that succeeded when recorded"));
-      }
-      for (const std::string& note : run.notes) add(absl::StrCat(label, ": ", note));
+      labels.insert(label);
+      if (run.error) add(label, absl::StrCat("failed", where, ": ", *run.error));
+      for (const std::string& note : run.notes) add(label, note);
     }
+  }
+  for (const auto& [sentence, who] : sentences) {
+    const bool everyone = who.size() == labels.size() && labels.size() > 1;
+    remarks.push_back(everyone ? sentence : absl::StrCat(absl::StrJoin(who, ", "), ": ", sentence));
   }
   return remarks;
 }

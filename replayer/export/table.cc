@@ -30,6 +30,14 @@ std::string BandText(const Band& band, std::string (*format)(double)) {
   return low == high ? median : absl::StrCat(median, " (", low, " .. ", high, ")");
 }
 
+// "+1.02 GiB/day", or "±230.6 MiB/day" where the interval holds no growth at all.
+std::string GrowthText(const SummaryRow& row) {
+  const double low = row.growth_low_bytes_per_day, high = row.growth_high_bytes_per_day;
+  if (low > 0 || high < 0) return BandText(row.growth_bytes_per_day, FormatGrowth);
+  if (low == 0 && high == 0) return FormatGrowth(0);
+  return absl::StrCat("±", FormatBytes(std::max(-low, high)), "/day");
+}
+
 std::string VerdictText(const SummaryRow& row) {
   if (row.failed_runs == 0 || row.failed_runs == row.runs) return VerdictName(row.verdict);
   return absl::StrCat(VerdictName(row.verdict), ", ", row.failed_runs, "/", row.runs, " failed");
@@ -63,7 +71,7 @@ TextTable MakeTable(const Summary& summary) {
                   {row.version},
                   {BandText(row.peak_rss_bytes, FormatBytes)},
                   {BandText(row.steady_rss_bytes, FormatBytes)},
-                  {BandText(row.growth_bytes_per_day, FormatGrowth)},
+                  {GrowthText(row)},
                   {FormatBytes(row.steady_live_bytes.median)},
                   {BandText(row.overhead_share, FormatShare)},
                   {count(row.minor_faults)},
