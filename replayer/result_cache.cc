@@ -105,12 +105,4 @@ void ResultCache::Store(const std::string& key, const RunResult& run) const {
   std::rename(part.c_str(), path.c_str());
 }
 
-std::string DefaultCacheFolder() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  if (cache != nullptr && *cache == '/') return absl::StrCat(cache, "/heaptape/results");
-  const char* home = std::getenv("HOME");
-  if (home != nullptr && *home == '/') return absl::StrCat(home, "/.cache/heaptape/results");
-  return "";
-}
-
 }  // namespace heaptape

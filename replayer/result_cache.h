@@ -32,9 +32,6 @@ class ResultCache {
   std::string folder_;
 };
 
-// $XDG_CACHE_HOME/heaptape/results, or ~/.cache/heaptape/results; empty where neither is known.
-std::string DefaultCacheFolder();
-
 }  // namespace heaptape
 
 #endif  // HEAPTAPE_REPLAYER_RESULT_CACHE_H_

@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
   // AddRecord(program, status);
   AddReplay(program, status);
   AddInspect(program, status);
-  // AddLab(program, status);
+  AddLab(program, status);
   AddManual(program, status);
 
   try {

@@ -16,6 +16,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "allocators/catalog.h"
+#include "allocators/store.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/output.h"
 #include "replayer/commands/progress.h"
@@ -45,7 +46,7 @@ struct ReplayArguments {
   ViewOptions view;
   FleetOptions fleet;
   std::string output;
-  std::string cache_folder = DefaultCacheFolder();
+  std::string cache_folder = absl::StrCat(DefaultCacheFolder(), "/results");
   bool no_cache = false;
 };
 

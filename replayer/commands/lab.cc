@@ -1,0 +1,420 @@
+// heaptape lab: a private Tor network on loopback, relays of it recorded and compared.
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <functional>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "allocators/catalog.h"
+#include "nlohmann/json.hpp"
+#include "replayer/commands/commands.h"
+#include "traces/lab/guard.h"
+#include "traces/lab/load.h"
+#include "traces/lab/network.h"
+
+namespace heaptape::commands {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using lab::NetworkOptions;
+using lab::NetworkState;
+
+std::atomic<bool> interrupted = false;
+
+// Ctrl-C asks every wait of these commands to come to an end, so that the network is taken down in order.
+void CatchInterrupts() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { interrupted = true; };
+  for (int number : {SIGINT, SIGTERM, SIGHUP}) sigaction(number, &action, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+// One line on the terminal that tells what goes on; elsewhere one line for each new thing, without details.
+class Teller {
+ public:
+  ~Teller() { End(); }
+  void Say(double share, const std::string& what, const std::string& detail = "") {
+    if (!terminal_) {
+      if (what != last_) std::fprintf(stderr, "%s\n", what.c_str());
+      last_ = what;
+      return;
+    }
+    const int filled = static_cast<int>(std::lround(20 * std::clamp(share, 0.0, 1.0)));
+    std::fprintf(stderr, "\r\033[K[%s%s] %s%s", std::string(static_cast<std::size_t>(filled), '#').c_str(),
+                 std::string(static_cast<std::size_t>(20 - filled), ' ').c_str(), what.c_str(), detail.c_str());
+    std::fflush(stderr);
+    open_ = true;
+  }
+  void End() {
+    if (open_) std::fprintf(stderr, "\r\033[K");
+    open_ = false;
+  }
+
+ private:
+  bool terminal_ = isatty(STDERR_FILENO) && std::getenv("NO_COLOR") == nullptr;
+  bool open_ = false;
+  std::string last_;
+};
+
+struct NetworkFlags {
+  NetworkOptions options;
+
+  void AddDirectory(CLI::App& command) {
+    options.directory = "heaptape-lab";
+    command.add_option("--dir", options.directory, "Folder of the network; one network each")->capture_default_str();
+  }
+  void Add(CLI::App& command) {
+    command.add_option("--relays", options.relay_count, "Synthetic relays in the consensus; the public network has some 8000")
+        ->check(CLI::Range(0, 20000))->capture_default_str();
+    command.add_option("--interval", options.voting_interval_seconds, "Seconds from one consensus to the next; 120 for 8000 relays")
+        ->capture_default_str();
+    command.add_option("--churn", options.churn, "Change from one consensus to the next, times that of the public network")
+        ->check(CLI::Range(0.0, 10.0))->capture_default_str();
+    command.add_option("--clients", options.client_count, "Tor clients")->check(CLI::Range(0, 50))->capture_default_str();
+  }
+};
+
+struct LoadFlags {
+  lab::LoadOptions options;
+
+  void Add(CLI::App& command) {
+    command.add_option("--streams", options.streams, "Streams open at a time through circuits")->check(CLI::Range(0, 1000))->capture_default_str();
+    command.add_option("--requests", options.directory_requests_per_second, "Directory requests a second to each relay under test")
+        ->check(CLI::Range(0.0, 1000.0))->capture_default_str();
+  }
+};
+
+struct GuardFlags {
+  lab::GuardOptions options;
+  std::string allocator = "glibc";
+
+  void Add(CLI::App& command) {
+    command.add_option("--cpus", options.cpus, "NumCPUs of the relay: its worker threads")->check(CLI::Range(1, 128))->capture_default_str();
+    command.add_option("--torrc", options.torrc, "A line for the relay's torrc, as \"DirCache 0\"; may be repeated")->take_all();
+  }
+};
+
+// A network that is up in the folder, or one brought up for the time this object lives.
+class BorrowedNetwork {
+ public:
+  static absl::StatusOr<BorrowedNetwork> Get(const NetworkOptions& options, Teller& teller) {
+    BorrowedNetwork result;
+    if (const absl::StatusOr<NetworkState> state = lab::ReadState(options.directory); state.ok() && state->ready) {
+      result.state_ = *state;
+      return result;
+    }
+    absl::StatusOr<std::unique_ptr<lab::Network>> own = lab::Network::Up(
+        options, [&](double share, const std::string& what) { teller.Say(share, absl::StrCat("network: ", what)); }, interrupted);
+    if (!own.ok()) return own.status();
+    result.own_ = *std::move(own);
+    result.state_ = result.own_->state();
+    return result;
+  }
+  const NetworkState& state() const { return state_; }
+
+ private:
+  std::unique_ptr<lab::Network> own_;
+  NetworkState state_;
+};
+
+// The command a program is started with to be recorded into `tape`.
+std::vector<std::string> RecordingPrefix(const std::string& tape) {
+  return {std::filesystem::read_symlink("/proc/self/exe").string(), "record", "-o", std::filesystem::absolute(tape).string(), "--"};
+}
+
+absl::Status UseAllocator(const ResolvedAllocator& allocator, lab::GuardOptions& guard) {
+  guard.environment = allocator.environment;
+  if (!allocator.library_path.empty()) guard.environment.emplace_back("LD_PRELOAD", allocator.library_path);
+  if (!allocator.loader_path.empty()) {
+    for (const std::string& word : {allocator.loader_path, std::string("--library-path"), allocator.loader_library_path}) {
+      guard.prefix.push_back(word);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ResolvedAllocator> OneAllocator(const std::string& specification) {
+  absl::StatusOr<std::vector<ResolvedAllocator>> found = ResolveAllocators(specification);
+  if (!found.ok()) return found.status();
+  if (found->size() != 1) return absl::InvalidArgumentError(absl::StrCat(specification, ": names ", found->size(), " allocators; name one"));
+  return found->front();
+}
+
+// Waits until `guard` serves, then lets `load` run until `seconds` after the guard's start.
+absl::Status RunGuard(const NetworkState& network, lab::Guard& guard, const LoadFlags& load_flags, double seconds, Teller& teller,
+                      lab::LoadCounts& counts) {
+  const auto start = Clock::now();
+  std::unique_ptr<lab::Load> load;
+  auto next_check = start;
+  while (true) {
+    const double gone = std::chrono::duration<double>(Clock::now() - start).count();
+    if (gone >= seconds) break;
+    if (interrupted) return absl::CancelledError("interrupted");
+    if (guard.Ended()) return absl::InternalError(absl::StrCat("the relay ended; see ", network.GuardDirectory(guard.place()), "/log"));
+    if (!load && Clock::now() >= next_check) {
+      if (guard.Serving()) load = lab::Load::Start(network, {guard.directory_port()}, load_flags.options);
+      next_check = Clock::now() + std::chrono::seconds(1);
+    }
+    teller.Say(gone / seconds, load ? "relay: under load" : "relay: starting", absl::StrFormat(", %.0f of %.0f s", gone, seconds));
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  }
+  if (!load) return absl::DeadlineExceededError("the relay did not stand in the consensus in this time; give it more --minutes");
+  counts = load->counts();
+  return absl::OkStatus();
+}
+
+void PrintCounts(const lab::LoadCounts& counts) {
+  std::string encodings;
+  for (const auto& [name, count] : counts.encodings) absl::StrAppend(&encodings, encodings.empty() ? "" : ", ", name, " ", count);
+  absl::FPrintF(stderr, "streams: %d (%.1f MB), %d failed; directory requests: %d (%.1f MB; %s), %d diffs, %d failed\n", counts.streams,
+                static_cast<double>(counts.stream_bytes) / 1e6, counts.streams_failed, counts.directory_requests,
+                static_cast<double>(counts.directory_bytes) / 1e6, encodings, counts.diffs, counts.directory_failed);
+}
+
+// Brings a network up if need be, runs one relay in it, recorded into `tape`.
+absl::Status RecordGuard(const NetworkFlags& network_flags, const LoadFlags& load_flags, const GuardFlags& guard_flags, double seconds,
+                         const std::string& tape, Teller& teller) {
+  const absl::StatusOr<ResolvedAllocator> allocator = OneAllocator(guard_flags.allocator);
+  if (!allocator.ok()) return allocator.status();
+  const absl::StatusOr<BorrowedNetwork> network = BorrowedNetwork::Get(network_flags.options, teller);
+  if (!network.ok()) return network.status();
+  lab::GuardOptions options = guard_flags.options;
+  if (!tape.empty()) options.prefix = RecordingPrefix(tape);
+  if (absl::Status status = UseAllocator(*allocator, options); !status.ok()) return status;
+  const absl::StatusOr<std::unique_ptr<lab::Guard>> guard = lab::Guard::Start(network->state(), options);
+  if (!guard.ok()) return guard.status();
+  lab::LoadCounts counts;
+  if (absl::Status status = RunGuard(network->state(), **guard, load_flags, seconds, teller, counts); !status.ok()) return status;
+  const absl::StatusOr<lab::GuardMemory> memory = (*guard)->ReadMemory();
+  teller.Say(1, "relay: ending");
+  if (absl::Status status = (*guard)->Stop(); !status.ok()) return status;
+  teller.End();
+  if (memory.ok()) {
+    absl::FPrintF(stderr, "relay under %s: %.1f MiB anonymous at the end, %.1f MiB peak\n", allocator->DisplayName(),
+                  static_cast<double>(memory->anonymous_bytes) / 1048576, static_cast<double>(memory->peak_bytes - memory->file_bytes) / 1048576);
+  }
+  PrintCounts(counts);
+  return absl::OkStatus();
+}
+
+// Runs this program with other arguments, on the same terminal. Its exit status.
+int RunSelf(const std::vector<std::string>& arguments) {
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe").string();
+  std::vector<char*> words = {const_cast<char*>(program.c_str())};
+  for (const std::string& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
+  words.push_back(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    for (int number : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) signal(number, SIG_DFL);
+    execv(program.c_str(), words.data());
+    _exit(127);
+  }
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) kill(child, SIGTERM);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : kExitFailed;
+}
+
+void AddUp(CLI::App& lab_command, int& status) {
+  auto flags = std::make_shared<NetworkFlags>();
+  CLI::App* command = lab_command.add_subcommand("up", "Start a network; it stays until `heaptape lab down`");
+  flags->AddDirectory(*command);
+  flags->Add(*command);
+  command->footer("Example:\n  heaptape lab up --relays 300");
+  command->callback([flags, &status] {
+    CatchInterrupts();
+    Teller teller;
+    const absl::StatusOr<std::unique_ptr<lab::Network>> network = lab::Network::Up(
+        flags->options, [&](double share, const std::string& what) { teller.Say(share, what); }, interrupted);
+    teller.End();
+    if (!network.ok()) {
+      status = Fail(network.status());
+      return;
+    }
+    (*network)->Detach();
+    absl::FPrintF(stderr, "up in %s: SOCKS ports", (*network)->state().options.directory);
+    for (int i = 1; i <= (*network)->state().options.client_count; ++i) absl::FPrintF(stderr, " %s", (*network)->state().Client(i).ToString());
+    absl::FPrintF(stderr, "; take it down with: heaptape lab down --dir %s\n", flags->options.directory);
+  });
+}
+
+void AddStatus(CLI::App& lab_command, int& status) {
+  auto flags = std::make_shared<NetworkFlags>();
+  auto format = std::make_shared<std::string>("table");
+  CLI::App* command = lab_command.add_subcommand("status", "Say what is up");
+  flags->AddDirectory(*command);
+  command->add_option("--format", *format, "table or json")->check(CLI::IsMember({"table", "json"}))->capture_default_str();
+  command->footer("Example:\n  heaptape lab status --format json");
+  command->callback([flags, format, &status] {
+    const absl::StatusOr<NetworkState> state = lab::ReadState(flags->options.directory);
+    if (!state.ok()) {
+      status = Fail(state.status());
+      return;
+    }
+    const absl::StatusOr<lab::NetworkStatus> now = lab::QueryStatus(*state);
+    if (!now.ok()) {
+      status = Fail(now.status());
+      return;
+    }
+    if (*format == "json") {
+      std::cout << nlohmann::json{{"schema_version", 1},
+                                  {"directory", state->options.directory},
+                                  {"ready", state->ready},
+                                  {"network", absl::StrCat("127.", state->instance, ".0.0/16")},
+                                  {"tor_processes", now->tor_processes},
+                                  {"relays_in_consensus", now->relays_in_consensus},
+                                  {"consensus_bytes", now->consensus_bytes},
+                                  {"valid_after", now->valid_after},
+                                  {"voting_interval_seconds", state->options.voting_interval_seconds},
+                                  {"churn_rounds", state->rounds}}
+                       .dump(2)
+                << "\n";
+      return;
+    }
+    absl::PrintF("folder         %s\nnetwork        127.%d.0.0/16%s\ntor processes  %d\nconsensus      %d relays, %d bytes, valid after %s, every %d s\nchurn          %d rounds\n",
+                 state->options.directory, state->instance, state->ready ? "" : " (starting)", now->tor_processes, now->relays_in_consensus,
+                 now->consensus_bytes, now->valid_after, state->options.voting_interval_seconds, state->rounds);
+  });
+}
+
+void AddDown(CLI::App& lab_command, int& status) {
+  auto flags = std::make_shared<NetworkFlags>();
+  CLI::App* command = lab_command.add_subcommand("down", "End a network and everything it started, also after a crash");
+  flags->AddDirectory(*command);
+  command->footer("Example:\n  heaptape lab down");
+  command->callback([flags, &status] {
+    const absl::StatusOr<bool> found = lab::Down(flags->options.directory);
+    if (!found.ok()) {
+      status = Fail(found.status());
+    } else if (!*found) {
+      status = Fail(absl::NotFoundError(absl::StrCat(flags->options.directory, ": no network is up there")));
+    }
+  });
+}
+
+void AddLoad(CLI::App& lab_command, int& status) {
+  auto flags = std::make_shared<NetworkFlags>();
+  auto load_flags = std::make_shared<LoadFlags>();
+  auto minutes = std::make_shared<double>(1);
+  CLI::App* command = lab_command.add_subcommand("load", "Put client load on a network that is up, and on the relays under test in it");
+  flags->AddDirectory(*command);
+  load_flags->Add(*command);
+  command->add_option("--minutes", *minutes, "How long")->check(CLI::Range(0.01, 100000.0))->capture_default_str();
+  command->footer("Example:\n  heaptape lab load --streams 20 --requests 10 --minutes 5");
+  command->callback([flags, load_flags, minutes, &status] {
+    CatchInterrupts();
+    const absl::StatusOr<NetworkState> state = lab::ReadState(flags->options.directory);
+    if (!state.ok()) {
+      status = Fail(state.status());
+      return;
+    }
+    std::vector<lab::Endpoint> relays;
+    for (int place = 1; place <= lab::kGuardPlaces; ++place) {
+      const lab::Endpoint relay = state->GuardDirectoryPort(place);
+      if (lab::Ask(relay, lab::GetRequest("/tor/keys/all"), 5000).ok()) relays.push_back(relay);
+    }
+    if (relays.empty()) relays.push_back(state->SpareRelay());
+    Teller teller;
+    const std::unique_ptr<lab::Load> load = lab::Load::Start(*state, relays, load_flags->options);
+    const auto start = Clock::now();
+    for (double gone = 0; gone < *minutes * 60 && !interrupted; gone = std::chrono::duration<double>(Clock::now() - start).count()) {
+      teller.Say(gone / (*minutes * 60), absl::StrFormat("load on %d relays", relays.size()), absl::StrFormat(", %.0f of %.0f s", gone, *minutes * 60));
+      std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    }
+    teller.End();
+    PrintCounts(load->counts());
+  });
+}
+
+void AddLabRecord(CLI::App& lab_command, int& status) {
+  auto network = std::make_shared<NetworkFlags>();
+  auto load = std::make_shared<LoadFlags>();
+  auto guard = std::make_shared<GuardFlags>();
+  auto minutes = std::make_shared<double>(2);
+  auto output = std::make_shared<std::string>();
+  CLI::App* command = lab_command.add_subcommand("record", "Record a directory-caching guard relay from its start on");
+  network->AddDirectory(*command);
+  network->Add(*command);
+  load->Add(*command);
+  guard->Add(*command);
+  command->add_option("--allocator", guard->allocator, "What the relay runs under, as for `heaptape replay`")->capture_default_str();
+  command->add_option("--minutes", *minutes, "How long, from the relay's start on")->check(CLI::Range(0.1, 100000.0))->capture_default_str();
+  command->add_option("-o,--output", *output, "The trace")->required();
+  command->footer(
+      "Uses the network that is up in --dir, or starts one for the time of the recording.\n"
+      "Example:\n  heaptape lab record --relays 8000 --interval 120 --minutes 40 --cpus 4 -o guard.tape");
+  command->callback([network, load, guard, minutes, output, &status] {
+    CatchInterrupts();
+    Teller teller;
+    const absl::Status outcome = RecordGuard(*network, *load, *guard, *minutes * 60, *output, teller);
+    teller.End();
+    if (!outcome.ok()) status = Fail(outcome);
+  });
+}
+
+void AddDemo(CLI::App& lab_command, int& status) {
+  auto output = std::make_shared<std::string>("demo");
+  auto seconds = std::make_shared<double>(90);
+  CLI::App* command = lab_command.add_subcommand("demo", "Record a guard in a small network, replay it on every allocator, show the report");
+  command->add_option("--output", *output, "Folder for the trace and the report")->capture_default_str();
+  command->add_option("--seconds", *seconds, "How long to record")->check(CLI::Range(10.0, 100000.0))->capture_default_str();
+  command->footer("Example:\n  heaptape lab demo --output build/demo");
+  command->callback([output, seconds, &status] {
+    CatchInterrupts();
+    std::error_code error;
+    std::filesystem::create_directories(*output, error);
+    if (error) {
+      status = Fail(absl::FailedPreconditionError(absl::StrCat(*output, ": cannot create: ", error.message(), "; choose another --output")));
+      return;
+    }
+    NetworkFlags network;
+    network.options.directory = *output + "/network";
+    const std::string tape = *output + "/guard.tape";
+    Teller teller;
+    const absl::Status outcome = RecordGuard(network, LoadFlags(), GuardFlags(), *seconds, tape, teller);
+    teller.End();
+    if (!outcome.ok()) {
+      status = Fail(outcome);
+      return;
+    }
+    status = RunSelf({"replay", tape, "--report", *output + "/report.html", "-o", *output + "/results.json"});
+  });
+}
+
+}  // namespace
+
+void AddLab(CLI::App& program, int& status) {
+  CLI::App* command = program.add_subcommand("lab", "Make real traces: a private Tor network on loopback, with a guard relay to record");
+  command->require_subcommand(1);
+  command->footer(
+      "Examples:\n"
+      "  heaptape lab demo --output demo            record a guard, replay it, report\n"
+      "  heaptape lab up --relays 300               a network that stays\n"
+      "  heaptape lab record --minutes 5 -o guard.tape\n"
+      "  heaptape lab down");
+  AddUp(*command, status);
+  AddStatus(*command, status);
+  AddLoad(*command, status);
+  AddLabRecord(*command, status);
+  AddDown(*command, status);
+  AddDemo(*command, status);
+}
+
+}  // namespace heaptape::commands
