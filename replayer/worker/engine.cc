@@ -242,7 +242,7 @@ bool Replayer::Advance(std::uint32_t self) {
       if (limited) MeasureHeap();
     }
     const Event& event = ring_[tail_ & ring_mask_];
-    if (event.thread != current_thread_ || event.op == Op::kThreadStart || event.op == Op::kThreadEnd) {
+    if (event.thread != machine.thread || event.op == Op::kThreadStart || event.op == Op::kThreadEnd) {
       // Threads are started and ended by thread 0.
       const bool by_main = event.op == Op::kThreadStart || event.op == Op::kThreadEnd || !threads_.alive(event.thread);
       const std::uint32_t executor = by_main ? 0 : event.thread;
@@ -253,7 +253,7 @@ bool Replayer::Advance(std::uint32_t self) {
           --tail_;
           continue;
         }
-      } else if (executor != current_thread_ || by_main) {
+      } else if (executor != machine.thread || by_main) {
         threads_.Wear(executor);
       }
       if (by_main) {
@@ -262,7 +262,7 @@ bool Replayer::Advance(std::uint32_t self) {
         } else if (!threads_.alive(event.thread)) {
           threads_.Start(event.thread);
         }
-        current_thread_ = 0;
+        machine.thread = 0;
         if (IsCall(event.op)) {
           --tail_;
           continue;
@@ -270,8 +270,8 @@ bool Replayer::Advance(std::uint32_t self) {
         shared_->position.store(++position_, std::memory_order_relaxed);
         continue;
       }
-      if (executor != current_thread_) ++thread_changes_;
-      current_thread_ = executor;
+      if (executor != machine.thread) ++thread_changes_;
+      machine.thread = executor;
     }
     if (paced) KeepPace();
 

@@ -48,7 +48,6 @@ class Replayer {
   std::uint64_t tail_ = 0;
   std::uint64_t known_head_ = 0;
   std::uint64_t position_ = 0;
-  std::uint32_t current_thread_ = 0;
   std::uint64_t live_bytes_ = 0;
   std::uint64_t live_objects_ = 0;
   std::uint64_t touch_limit_ = 0;   // smaller blocks are touched by rule at once

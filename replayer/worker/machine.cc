@@ -34,6 +34,8 @@ constexpr std::uint64_t kNsPerSecond = 1'000'000'000;
 constexpr std::uint64_t kBootNs = 1'000 * kNsPerSecond;
 constexpr std::uint64_t kUnixNs = 1'700'000'000 * kNsPerSecond;
 constexpr std::uint64_t kHugePageBytes = 2 << 20;
+// Process and thread numbers differ from run to run, and some allocators seed random numbers with them.
+constexpr long kProcessNumber = 1000;
 constexpr char kAllow = 0, kBlock = 1;
 
 // Read by the kernel at each system call of a watched thread.
@@ -81,6 +83,21 @@ long GetAffinity(std::size_t bytes, unsigned char* mask) {
   memset(mask, 0, need);
   for (std::uint32_t i = 0; i < cpus; ++i) mask[i / 8] |= static_cast<unsigned char>(1u << (i % 8));
   return static_cast<long>(need);
+}
+
+bool IsRandomDevice(const char* path) { return strcmp(path, "/dev/urandom") == 0 || strcmp(path, "/dev/random") == 0; }
+
+// A file of fixed random bytes, for those who read the device.
+long OpenRandom() {
+  const long file = Kernel(SYS_memfd_create, "random", 0);
+  if (IsKernelError(file)) return file;
+  unsigned char bytes[1024];
+  for (int i = 0; i < 64; ++i) {
+    FillRandom(bytes, sizeof(bytes));
+    Kernel(SYS_write, file, bytes, sizeof(bytes));
+  }
+  Kernel(SYS_lseek, file, 0, SEEK_SET);
+  return file;
 }
 
 void AskForHugePages(long address, std::uint64_t bytes) {
@@ -144,6 +161,12 @@ long Answer(long number, long a, long b, long c, long d, long e, long f) {
     }
     case SYS_getrandom:
       return FillRandom(reinterpret_cast<unsigned char*>(a), static_cast<std::size_t>(b));
+    case SYS_openat:
+      if (IsRandomDevice(reinterpret_cast<const char*>(b))) return OpenRandom();
+      break;
+    case SYS_open:
+      if (IsRandomDevice(reinterpret_cast<const char*>(a))) return OpenRandom();
+      break;
     case SYS_clock_gettime:
       return ClockGettime(static_cast<clockid_t>(a), reinterpret_cast<timespec*>(b));
     case SYS_gettimeofday: {
@@ -158,6 +181,16 @@ long Answer(long number, long a, long b, long c, long d, long e, long f) {
       if (a != 0) *reinterpret_cast<unsigned*>(a) = 0;
       if (b != 0) *reinterpret_cast<unsigned*>(b) = 0;
       return 0;
+    case SYS_getpid:
+      return kProcessNumber;
+    case SYS_gettid:
+      return kProcessNumber + static_cast<long>(machine.thread);
+    case SYS_tgkill:  // abort() and raise() of the thread itself
+      if (a == kProcessNumber) return Kernel(SYS_tgkill, Kernel(SYS_getpid), Kernel(SYS_gettid), c);
+      break;
+    case SYS_kill:
+      if (a == kProcessNumber) return Kernel(SYS_kill, Kernel(SYS_getpid), b);
+      break;
     case SYS_clone:
     case SYS_clone3:
     case SYS_fork:

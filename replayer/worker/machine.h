@@ -40,6 +40,7 @@ struct Machine {
   std::uint64_t span_events = 0;
 
   std::uint64_t random_state = 0;
+  std::uint32_t thread = 0;  // whose events are being replayed
 };
 
 extern Machine machine;

@@ -46,7 +46,7 @@ inline RunResult MustReplay(const MemoryTrace& trace, const ResolvedAllocator& a
 inline std::vector<ResolvedAllocator> PromisedAllocators() {
   std::vector<ResolvedAllocator> promised;
   for (ResolvedAllocator& allocator : InstalledAllocators()) {
-    for (const char* family : {"glibc", "jemalloc", "mimalloc", "tcmalloc"}) {
+    for (const char* family : {"glibc", "jemalloc", "mimalloc", "tcmalloc", "scudo"}) {
       if (allocator.family == family) promised.push_back(std::move(allocator));
     }
   }
