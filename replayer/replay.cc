@@ -155,6 +155,7 @@ void CopyFindings(const WorkerProcess& process, RunResult& result) {
   }
   if (!result.series.empty()) result.end_rss_bytes = result.series.back().heap_rss_bytes;
   result.series_digest = SeriesDigest(result.series);
+  result.address_hash = findings.pointer_hash;
 
   result.settings.engine =
       findings.engine == static_cast<std::uint32_t>(worker::EngineMode::kLockstep) ? "lockstep" : "fast";

@@ -69,6 +69,7 @@ struct RunResult {
   std::uint64_t wall_ns = 0;
   std::uint64_t cpu_user_ns = 0;
   std::uint64_t cpu_system_ns = 0;
+  std::uint64_t address_hash = 0;     // over every address the allocator returned, in order
   std::string series_digest;          // 16 hex digits over every sample's time, RSS and event number
   std::vector<std::string> notes;     // sentences for the user
 

@@ -105,6 +105,11 @@ void AskForHugePages(long address, std::uint64_t bytes) {
   Kernel(SYS_madvise, address, bytes, MADV_HUGEPAGE);
 }
 
+// With a memory limit, each request for more is a moment to look.
+void BeforeMemoryGrows() {
+  if (machine.counting && machine.shared->settings.memory_limit_bytes != 0) MeasureHeap();
+}
+
 // Resident memory falls only through a few calls, so a look before each of them (and at each sample)
 // finds the peak exactly.
 void BeforeMemoryFalls() {
@@ -120,8 +125,6 @@ void Count(std::uint64_t& counter) {
   if (machine.counting) __atomic_fetch_add(&counter, 1, __ATOMIC_RELAXED);
 }
 
-std::uint64_t ParseBrk() { return static_cast<std::uint64_t>(Kernel(SYS_brk, 0)); }
-
 }  // namespace
 
 long Answer(long number, long a, long b, long c, long d, long e, long f) {
@@ -129,6 +132,7 @@ long Answer(long number, long a, long b, long c, long d, long e, long f) {
     case SYS_mmap: {
       Count(machine.calls.mmap);
       if (d & MAP_FIXED) BeforeMemoryFalls();
+      BeforeMemoryGrows();
       const long result = Kernel(SYS_mmap, a, b, c, d, e, f);
       if (!IsKernelError(result) && (d & MAP_ANONYMOUS) && (d & MAP_PRIVATE)) {
         AskForHugePages(result, static_cast<std::uint64_t>(b));
@@ -153,7 +157,8 @@ long Answer(long number, long a, long b, long c, long d, long e, long f) {
       break;
     case SYS_brk: {
       Count(machine.calls.brk);
-      const std::uint64_t before = ParseBrk();
+      const std::uint64_t before = static_cast<std::uint64_t>(Kernel(SYS_brk, 0));
+      BeforeMemoryGrows();
       if (a != 0 && static_cast<std::uint64_t>(a) < before) BeforeMemoryFalls();
       const long result = Kernel(SYS_brk, a);
       if (static_cast<std::uint64_t>(result) > before) AskForHugePages(static_cast<long>(before & ~(kPageBytes - 1)), result - before);

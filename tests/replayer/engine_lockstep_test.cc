@@ -16,6 +16,8 @@ TEST(EngineLockstep, SamePointersAndSeriesAsTheFastEngine) {
     EXPECT_EQ(fast.settings.engine, "fast");
     EXPECT_EQ(lockstep.settings.engine, "lockstep");
     EXPECT_EQ(SeriesDifference(fast, lockstep), "");
+    EXPECT_NE(fast.address_hash, 0u);
+    EXPECT_EQ(fast.address_hash, lockstep.address_hash);
     EXPECT_EQ(fast.peak_rss_bytes, lockstep.peak_rss_bytes);
   }
 }

@@ -27,6 +27,15 @@ inline ResolvedAllocator Glibc() {
   return allocator;
 }
 
+// tests/replayer/misbehaving_allocator.c: goes wrong as `how` says at malloc number `after` + 1.
+inline ResolvedAllocator Misbehaving(const std::string& how, int after) {
+  ResolvedAllocator allocator;
+  allocator.family = "misbehaving";
+  allocator.library_path = HEAPTAPE_MISBEHAVING_ALLOCATOR;
+  allocator.environment = {{"MISBEHAVE_HOW", how}, {"MISBEHAVE_AFTER", std::to_string(after)}};
+  return allocator;
+}
+
 // Every allocator found on this machine. (CI installs glibc, jemalloc, mimalloc and tcmalloc.)
 inline std::vector<ResolvedAllocator> InstalledAllocators() {
   absl::StatusOr<std::vector<ResolvedAllocator>> all = ResolveAllocators("all");

@@ -21,6 +21,7 @@ class MemoryTraceReader : public TraceReader {
     block.events = std::span(trace_.events_).subspan(next_, count);
     for (const Event& event : block.events) object_ += StartsObject(event);
     next_ += count;
+    if (next_ > trace_.damaged_at_ && damage_.empty()) damage_.push_back(trace_.damage_);
     return block;
   }
   absl::Status Seek(std::uint64_t) override { return absl::UnimplementedError("not needed here"); }
@@ -46,6 +47,12 @@ void MemoryTrace::Append(const Event& event) {
   events_.push_back(event);
   ++summary_.event_count;
   summary_.peak_threads = std::max<std::uint64_t>(summary_.peak_threads, event.thread + 1u);
+}
+
+void MemoryTrace::Damage(const std::string& sentence) {
+  damaged_at_ = events_.size();
+  damage_ = sentence;
+  Append({Op::kLost, 0, 0, 0, 1});
 }
 
 std::uint32_t MemoryTrace::Allocate(Op op, std::uint64_t bytes, std::uint64_t alignment, std::uint16_t thread) {

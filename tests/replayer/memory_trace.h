@@ -30,6 +30,9 @@ class MemoryTrace {
   std::uint64_t objects() const { return summary_.object_count; }
   std::uint64_t events() const { return events_.size(); }
 
+  // From here on the reader finds damage: the next event is the kLost it reports.
+  void Damage(const std::string& sentence);
+
   TraceInfo info;
   // A reader of what was written until now, in blocks of `block_events`; must not outlive the trace.
   std::unique_ptr<TraceReader> Read(std::size_t block_events = 64 << 10) const;
@@ -41,6 +44,8 @@ class MemoryTrace {
   std::vector<std::uint64_t> sizes_;
   std::vector<std::uint32_t> free_slots_;
   std::vector<TouchRecord> touched_;
+  std::uint64_t damaged_at_ = ~std::uint64_t{0};
+  std::string damage_;
   TraceSummary summary_;
   std::uint64_t live_objects_ = 0;
   std::uint64_t live_bytes_ = 0;

@@ -1,0 +1,72 @@
+#include "replayer/touch_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace heaptape {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using When = TouchRecord::When;
+
+constexpr std::uint64_t kPage = 4096;
+
+Event Start(Op op, std::uint32_t slot, std::uint64_t bytes) { return {op, 0, 0, slot, bytes}; }
+
+std::vector<PageRange> Next(TouchPlan& plan, const Event& event, std::uint64_t object) {
+  const std::span<const PageRange> ranges = plan.Next(event, object);
+  return {ranges.begin(), ranges.end()};
+}
+
+TEST(TouchPlan, FreshBlocksAreTouchedAsTheyWereFoundAtTheirEnd) {
+  TouchPlan plan({{0, When::kAllocation, {{0, 1}}}, {0, When::kFree, {{0, 3}, {20, 2}}}}, 4);
+  EXPECT_THAT(Next(plan, Start(Op::kMalloc, 0, 32 * kPage), 0), ElementsAre(PageRange{0, 3}, PageRange{20, 2}));
+}
+
+TEST(TouchPlan, RecycledBlocksTakeWhatWasAddedAndTheShareOfFreshOnes) {
+  TouchPlan plan({{0, When::kAllocation, {{0, 1}}},
+                  {0, When::kFree, {{0, 8}}},  // fresh: a quarter of 32 pages
+                  {5, When::kAllocation, {{0, 30}}},
+                  {5, When::kFree, {{0, 32}}}},  // recycled: two pages are certain, six more are likely
+                 4);
+  Next(plan, Start(Op::kMalloc, 0, 32 * kPage), 0);
+  for (std::uint64_t object = 1; object < 5; ++object) Next(plan, Start(Op::kMalloc, 1, 100), object);
+  EXPECT_THAT(Next(plan, Start(Op::kMalloc, 2, 32 * kPage), 5), ElementsAre(PageRange{0, 6}, PageRange{30, 2}));
+}
+
+TEST(TouchPlan, WithoutRecordsMallocIsFullAndCallocSparse) {
+  TouchPlan plan({}, 4);
+  EXPECT_TRUE(plan.empty());
+  EXPECT_THAT(Next(plan, Start(Op::kMalloc, 0, 32 * kPage), 0), ElementsAre(PageRange{0, 32}));
+  EXPECT_THAT(Next(plan, Start(Op::kCalloc, 1, 32 * kPage), 1), IsEmpty());
+}
+
+TEST(TouchPlan, SmallBlocksAreNotItsBusiness) {
+  TouchPlan plan({}, 4);
+  EXPECT_THAT(Next(plan, Start(Op::kMalloc, 0, 4 * kPage), 0), IsEmpty());
+}
+
+TEST(TouchPlan, AResizedBlockTakesTheNextPairOfRecords) {
+  TouchPlan plan({{0, When::kAllocation, {}},
+                  {0, When::kFree, {{0, 16}}},
+                  {0, When::kAllocation, {{0, 16}}},
+                  {0, When::kFree, {{0, 40}}}},
+                 4);
+  EXPECT_THAT(Next(plan, Start(Op::kMalloc, 3, 16 * kPage), 0), ElementsAre(PageRange{0, 16}));
+  EXPECT_THAT(Next(plan, Start(Op::kRealloc, 3, 64 * kPage), 0), ElementsAre(PageRange{0, 40}));
+}
+
+TEST(TouchPlan, ASlotTakenByAnotherObjectForgetsTheRecords) {
+  TouchPlan plan({{0, When::kAllocation, {}}, {0, When::kFree, {{0, 2}}}, {0, When::kAllocation, {}}, {0, When::kFree, {{0, 9}}}},
+                 4);
+  Next(plan, Start(Op::kMalloc, 0, 32 * kPage), 0);
+  Next(plan, {Op::kFree, 0, 0, 0, 0}, 0);
+  Next(plan, Start(Op::kMalloc, 0, 100), 1);
+  EXPECT_THAT(Next(plan, Start(Op::kRealloc, 0, 32 * kPage), 1), IsEmpty());
+}
+
+}  // namespace
+}  // namespace heaptape
