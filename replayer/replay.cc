@@ -188,6 +188,13 @@ std::optional<std::string> EndingOf(const WorkerProcess& process, const Watchdog
 
 }  // namespace
 
+absl::StatusOr<RunResult> Replay(const std::string& trace_path, const ResolvedAllocator& allocator,
+                                 const ReplayOptions& options) {
+  absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(trace_path);
+  if (!reader.ok()) return reader.status();
+  return Replay(**reader, allocator, options);
+}
+
 absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& allocator, const ReplayOptions& options) {
   const SteadyClock::time_point start = SteadyClock::now();
   const TraceInfo& info = reader.info();
