@@ -111,7 +111,7 @@ void Replayer::Run(const AllocatorFunctions& functions) {
   rusage before, after;
   Kernel(SYS_getrusage, RUSAGE_SELF, &before);
   const std::uint64_t start_ns = RealNow();
-  paced_start_ns_ = start_ns;
+  machine.real_start_ns = start_ns;
   machine.counting = true;
   WatchCalls(true);
   if (lockstep_) {
@@ -197,12 +197,14 @@ void Replayer::Touch(const Event& entry) {
 }
 
 void Replayer::KeepPace() {
+  constexpr std::uint64_t kWakeUpNs = 200'000;  // sleep wakes late; the rest is waited for awake
   for (;;) {
-    const std::uint64_t elapsed = RealNow() - paced_start_ns_;
+    const std::uint64_t elapsed = RealNow() - machine.real_start_ns;
     const std::uint64_t due = VirtualNow();
     if (elapsed >= due) return;
-    const timespec wait = {static_cast<time_t>((due - elapsed) / 1'000'000'000),
-                           static_cast<long>((due - elapsed) % 1'000'000'000)};
+    if (due - elapsed < kWakeUpNs) continue;
+    const std::uint64_t wait_ns = due - elapsed - kWakeUpNs;
+    const timespec wait = {static_cast<time_t>(wait_ns / 1'000'000'000), static_cast<long>(wait_ns % 1'000'000'000)};
     Kernel(SYS_nanosleep, &wait, nullptr);
   }
 }

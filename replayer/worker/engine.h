@@ -54,7 +54,6 @@ class Replayer {
   std::uint64_t calloc_touch_limit_ = 0;
   std::uint64_t pointer_hash_ = 0;
   std::uint64_t thread_changes_ = 0;
-  std::uint64_t paced_start_ns_ = 0;
   bool lockstep_ = false;
 };
 

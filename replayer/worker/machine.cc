@@ -50,15 +50,11 @@ struct KernelSigaction {
 constexpr unsigned long kSaRestorer = 0x04000000;
 constexpr std::uint64_t SignalBit(int signal) { return std::uint64_t{1} << (signal - 1); }
 
-bool IsVirtual() { return machine.shared->settings.clock == ClockMode::kVirtual; }
-
 long ClockGettime(clockid_t clock, timespec* result) {
-  std::uint64_t now;
-  if (IsVirtual()) {
-    now = VirtualNow() + (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE ? kUnixNs : kBootNs);
-  } else {
-    return Kernel(SYS_clock_gettime, clock, result);
-  }
+  // Real time too counts from the start of the run, so that allocators which round it see the same steps.
+  const bool is_virtual = machine.shared->settings.clock == ClockMode::kVirtual;
+  const std::uint64_t now = (is_virtual ? VirtualNow() : RealNow() - machine.real_start_ns) +
+                            (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE ? kUnixNs : kBootNs);
   result->tv_sec = static_cast<time_t>(now / kNsPerSecond);
   result->tv_nsec = static_cast<long>(now % kNsPerSecond);
   return 0;

@@ -39,6 +39,7 @@ struct Machine {
   std::uint64_t span_first_event = 0;
   std::uint64_t span_events = 0;
 
+  std::uint64_t real_start_ns = 0;  // RealNow() when the run began
   std::uint64_t random_state = 0;
   std::uint32_t thread = 0;  // whose events are being replayed
 };

@@ -93,7 +93,7 @@ int Main() {
   const Settings& settings = shared->settings;
   Findings& findings = shared->findings;
   machine.shared = shared;
-  RealNow();  // looks up what it needs while nothing is measured
+  machine.real_start_ns = RealNow();  // also looks up what it needs while nothing is measured
   sysconf(_SC_PAGESIZE);
   StartMachine();
   if (!replayer.Prepare(*shared)) StopWorker(Phase::kFailedToStart, "not enough memory for the replay's own tables");

@@ -1,5 +1,10 @@
 #include <gtest/gtest.h>
 
+#include <random>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "engine_test_support.h"
 
 namespace heaptape {
@@ -44,18 +49,46 @@ TEST(EngineDeterminism, ThePlacesOfSamplesDoNotMoveTheFigures) {
   }
 }
 
-// Time that really passes, at the recorded pace, against the virtual clock.
+// Time that really passes, at the recorded pace, against the virtual clock. Allocation comes in bursts, as in
+// a program that serves requests, so that a decay is due in a pause and a few microseconds do not decide. A
+// busy machine may still hold a burst up: one undisturbed run of five is enough.
 TEST(EngineDeterminism, PacedRealTimeGivesTheVirtualSeries) {
-  const MemoryTrace trace = ChurnTrace(60'000, 3, 5);
+  MemoryTrace trace;
+  trace.info.cpu_count = 4;
+  std::mt19937_64 random(5);
+  std::vector<std::uint32_t> live;
+  constexpr std::uint64_t kMillisecond = 1'000'000;
+  for (std::uint64_t burst = 0; burst < 40; ++burst) {
+    const std::uint64_t start = 5 * kMillisecond + burst * 37 * kMillisecond;
+    trace.Time(start);
+    for (int i = 0; i < 1000; ++i) {
+      const bool grow = burst % 8 < 4;
+      if (live.empty() || random() % 10 < (grow ? 7u : 3u)) {
+        live.push_back(trace.Malloc(16 + random() % (i % 20 == 0 ? 40'000 : 600)));
+      } else {
+        std::swap(live[random() % live.size()], live.back());
+        trace.Free(live.back());
+        live.pop_back();
+      }
+    }
+    trace.Time(start + kMillisecond / 2);
+  }
+  int moved_by_time = 0;
   for (const ResolvedAllocator& allocator : PromisedAllocators()) {
-    if (allocator.family == "scudo") continue;  // seeds its sampling with the clock itself
     SCOPED_TRACE(allocator.family);
     const RunResult fast = MustReplay(trace, allocator, {.clock = Clock::kVirtual, .sample_count = 100});
-    const RunResult paced = MustReplay(trace, allocator, {.clock = Clock::kPaced, .sample_count = 100});
-    EXPECT_EQ(paced.settings.clock, "paced");
-    EXPECT_GE(paced.wall_ns, fast.series.back().time_ns);
-    EXPECT_EQ(SeriesDifference(fast, paced), "");
+    const RunResult hurried = MustReplay(trace, allocator, {.clock = Clock::kReal, .sample_count = 100});
+    moved_by_time += SeriesDifference(fast, hurried).empty() ? 0 : 1;
+    std::string difference = "not tried";
+    for (int attempt = 0; attempt < 5 && !difference.empty(); ++attempt) {
+      const RunResult paced = MustReplay(trace, allocator, {.clock = Clock::kPaced, .sample_count = 100});
+      EXPECT_EQ(paced.settings.clock, "paced");
+      EXPECT_GE(paced.wall_ns, fast.series.back().time_ns);
+      difference = SeriesDifference(fast, paced);
+    }
+    EXPECT_EQ(difference, "");
   }
+  EXPECT_GE(moved_by_time, 1) << "no allocator looked at the clock: the trace tests nothing";
 }
 
 }  // namespace
