@@ -19,6 +19,7 @@ inline constexpr int kExitUsage = 2;
 inline constexpr int kExitThresholdExceeded = 3;
 
 void AddRecord(CLI::App& program, int& status);
+void AddCtl(CLI::App& program, int& status);
 void AddReplay(CLI::App& program, int& status);
 void AddInspect(CLI::App& program, int& status);
 void AddLab(CLI::App& program, int& status);

@@ -18,10 +18,11 @@ int main(int argc, char** argv) {
       "  heaptape inspect guard.tape                       what is in the recording");
 
   int status = kExitDone;
-  // AddRecord(program, status);
+  AddRecord(program, status);
   AddReplay(program, status);
   AddInspect(program, status);
   AddLab(program, status);
+  AddCtl(program, status);
   AddManual(program, status);
 
   try {

@@ -1,0 +1,208 @@
+// What the traced program and its writer process share: 16-byte raw events in small chunks of a fixed pool.
+//
+// Seen by both sides, so it needs nothing but the C library's headers. All of it lies in one anonymous
+// shared mapping made before the writer is forked; its size bounds what a recording adds to the program's
+// resident set, whatever the number of threads or the length of the recording.
+//
+// Order: one counter numbers all events. An allocation takes its number after the real call, a free before
+// it, so whoever sorts by number never sees a block allocated before its predecessor at that address was
+// freed. The numbers wrap at 2^32; the writer knows the range in which the next ones lie.
+//
+// Chunks: a thread owns the chunk it fills and publishes each event by a release store of the chunk's
+// count. Whoever cannot own one (a signal handler in the midst of an event, a thread after its end, more
+// threads than half the pool) writes to the one chunk that all share: slots there are reserved in pairs, a
+// prefix that names the thread and the event, and the event's first word is stored last.
+
+#ifndef HEAPTAPE_RECORDER_RAW_EVENT_H_
+#define HEAPTAPE_RECORDER_RAW_EVENT_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace heaptape {
+
+// Failed allocations have address 0. Never 0, so that an unwritten slot of the shared chunk is known.
+enum class RawOp : std::uint8_t {
+  kPrefix = 1,  // belongs to the next slot: size is (thread << 8 | log2 of the alignment)
+  kMalloc,
+  kCalloc,
+  kReallocFresh,        // realloc(NULL, n)
+  kReallocArrayFresh,
+  kReallocBegin,        // address is the old one; the number is taken before the call
+  kReallocEnd,          // address is the new one; the number is taken after it
+  kReallocArrayEnd,
+  kReallocFreed,        // realloc(p, 0) that returned NULL
+  kFree,
+  kBigFree,             // free of a block of kBigBytes or more: size is its usable size; the thread waits
+  kPosixMemalign,
+  kAlignedAlloc,
+  kMemalign,
+  kValloc,
+  kPvalloc,
+  kTrim,
+  kMallopt,             // address is the parameter (32 bits), size the value (32 bits)
+  kThreadEnd,
+  kFork,                // size is the number of the region meant for the child, 0 where it has none
+};
+
+inline constexpr int kAddressBits = 47;
+inline constexpr int kSizeBits = 44;
+inline constexpr std::uint64_t kSizeMax = (std::uint64_t{1} << kSizeBits) - 1;  // larger sizes saturate
+
+// first:  address (47) | op (5) | high bits of size (12)
+// second: number (32) | low bits of size (32)
+struct RawEvent {
+  std::uint64_t first;
+  std::uint64_t second;
+
+  static constexpr RawEvent Make(RawOp op, std::uint64_t address, std::uint64_t size, std::uint32_t number) {
+    if (size > kSizeMax) size = kSizeMax;
+    return {(address & ((std::uint64_t{1} << kAddressBits) - 1)) |
+                static_cast<std::uint64_t>(op) << kAddressBits | (size >> 32) << 52,
+            static_cast<std::uint64_t>(number) << 32 | (size & 0xffffffffu)};
+  }
+  constexpr std::uint64_t address() const { return first & ((std::uint64_t{1} << kAddressBits) - 1); }
+  constexpr RawOp op() const { return static_cast<RawOp>(first >> kAddressBits & 31); }
+  constexpr std::uint64_t size() const { return (first >> 52) << 32 | (second & 0xffffffffu); }
+  constexpr std::uint32_t number() const { return static_cast<std::uint32_t>(second >> 32); }
+};
+static_assert(sizeof(RawEvent) == 16);
+static_assert(RawEvent::Make(RawOp::kFork, 0x7fffffffffff, kSizeMax, ~0u).op() == RawOp::kFork);
+static_assert(RawEvent::Make(RawOp::kFork, 0, kSizeMax, 7).size() == kSizeMax);
+
+inline constexpr std::uint32_t kChunkEvents = 256;
+inline constexpr std::uint32_t kChunkCount = 704;         // 2.75 MiB
+inline constexpr std::uint32_t kOwnedChunksMax = kChunkCount / 2;
+inline constexpr std::uint32_t kNoChunk = ~0u;
+inline constexpr std::uint64_t kBigBytes = 64 << 10;      // blocks whose touched pages are recorded
+inline constexpr std::uint32_t kBigFilterSize = 4096;
+
+constexpr std::uint32_t BigFilterIndex(std::uint64_t address) {
+  return static_cast<std::uint32_t>((address >> 4) * 0x9e3779b97f4a7c15u >> 52);
+}
+
+enum class ChunkState : std::uint32_t { kFree = 0, kOwned, kClosed, kShared };
+
+struct alignas(64) ChunkHeader {
+  std::atomic<ChunkState> state;
+  std::atomic<std::uint32_t> count;       // events published by the owner
+  std::uint32_t thread;                   // of the owner: counted from 1 within the region
+  std::int32_t tid;                       // of the owner, 0 where unknown
+  std::atomic<std::uint64_t> reserved;    // shared: (use << 32 | slots given out)
+  std::atomic<std::uint32_t> big_seen;    // big events whose pages the writer has looked at
+  std::atomic<std::uint32_t> next_free;   // in the free list
+};
+static_assert(sizeof(ChunkHeader) == 64);
+
+// What the recording is to do; numbers only, handed over in the environment as "name=value;...".
+struct RecorderOptions {
+  std::uint64_t time_resolution_ns = 10'000'000;
+  std::uint64_t compression_level = 3;
+  std::uint64_t suspended = 0;            // start so; `heaptape ctl PID start` begins
+  std::uint64_t children = 0;             // 1: forked children get a trace of their own, executed ones too
+  std::uint64_t max_wait_ns = 5'000'000'000;        // of one wait for the writer; then recording ends
+  std::uint64_t max_total_wait_ns = 0;              // of all waits together; 0: no bound
+  std::uint64_t segment_bytes = 0;        // a new file at this size; 0: one file
+  std::uint64_t segment_seconds = 0;
+  std::uint64_t total_bytes = 0;          // oldest segments go beyond this; 0: no bound
+  std::uint64_t min_free_bytes = 64 << 20;  // recording ends in good order when the disk has less
+  std::uint64_t privacy_level = 1;
+  std::uint64_t stack_bytes = 0;          // one stack per so many bytes allocated
+  std::uint64_t big_blocks = 1;           // record touched pages
+  std::uint64_t report_fd = ~std::uint64_t{0};  // pipe of `heaptape record`
+};
+
+// Every member, so that names are written and read in one way.
+#define HEAPTAPE_RECORDER_OPTIONS(X)                                                                     \
+  X(time_resolution_ns) X(compression_level) X(suspended) X(children) X(max_wait_ns) X(max_total_wait_ns) \
+  X(segment_bytes) X(segment_seconds) X(total_bytes) X(min_free_bytes) X(privacy_level) X(stack_bytes)    \
+  X(big_blocks) X(report_fd)
+
+enum class EndReason : std::uint32_t {
+  kNone = 0,
+  kWaitedTooLong,     // one wait above the bound: writer stopped or disk stuck
+  kWaitedTooMuch,     // all waits together
+  kWriterDied,
+  kAddressTooLong,
+  kWriterStopped,     // the writer ended the recording: disk full, limits, asked
+};
+
+enum class WriterState : std::uint32_t { kStarting = 0, kRunning, kRefused };
+
+// Which file a process's trace shall become.
+enum class ProcessRole : std::uint32_t {
+  kMain = 0,      // the name that was asked for
+  kChild,         // a name of its own, asked for by `children`
+  kProvisional,   // the main name if the process it was forked from ends before it (a daemon's start), else none
+  kLeft,          // ended and left its role to its provisional child
+  kEnded,
+};
+
+struct Region {
+  // Equal to the `generation` of each thread that may use its fast path; 0: not recording.
+  alignas(64) std::atomic<std::uint32_t> generation;
+  std::atomic<std::uint32_t> record_big;
+
+  alignas(64) std::atomic<std::uint32_t> number;  // of the next event
+
+  alignas(64) std::atomic<std::uint64_t> free_list;  // (tag << 32 | first chunk)
+  std::atomic<std::uint32_t> free_count;
+  std::atomic<std::uint32_t> unused;       // chunks from here on were never in use
+  std::atomic<std::uint32_t> owned_count;
+  std::atomic<std::uint64_t> shared_chunk;  // (use << 32 | chunk)
+  std::atomic<std::uint32_t> shared_uses;
+  std::atomic<std::uint32_t> threads;      // ever seen
+
+  alignas(64) std::atomic<std::uint64_t> waits;  // for a free chunk
+  std::atomic<std::uint64_t> wait_ns;
+  std::atomic<std::uint64_t> big_waits;          // for the writer to look at a big block's pages
+  std::atomic<std::uint64_t> big_wait_ns;
+  std::atomic<std::uint64_t> big_skipped;        // not waited for: the budget was spent
+  std::atomic<EndReason> end_reason;
+  std::atomic<WriterState> writer_state;
+  std::atomic<std::int32_t> writer_pid;
+  std::atomic<std::uint32_t> own_malloc;  // the program's calls do not reach the preload
+
+  // The writer holds this lock while it lives; the kernel marks it when the writer dies, however it dies.
+  alignas(64) unsigned char writer_lock[64];
+
+  RecorderOptions options;
+  char output[4096];
+  char allocator_path[1024];  // the library whose malloc the program runs on
+
+  // Forks. A region is claimed by the forking process for its child, which then fills in its pid.
+  std::atomic<std::uint32_t> claimed;
+  std::atomic<std::int32_t> child_pid;
+  std::atomic<std::uint32_t> fork_allowed;   // the writer would follow a child now
+  std::atomic<std::uint32_t> parent;         // region of the process this one was forked from, 0 being the first
+  std::atomic<ProcessRole> role;
+
+  // How many live big blocks hash here. The program adds, the writer takes away.
+  alignas(64) std::atomic<std::uint16_t> big_filter[kBigFilterSize];
+
+  ChunkHeader headers[kChunkCount];
+  alignas(4096) RawEvent events[kChunkCount][kChunkEvents];
+};
+static_assert(sizeof(Region) <= (3 << 20) + (64 << 10));
+
+// The first is the recorded program's own, the others are for processes it forks: only touched when used.
+inline constexpr std::uint32_t kRegionCount = 8;
+
+// An empty pool; the memory must be zeroed. Leaves `generation` 0.
+inline void PrepareRegion(Region* region) {
+  region->free_list.store(kNoChunk, std::memory_order_relaxed);
+  region->shared_chunk.store(kNoChunk, std::memory_order_relaxed);
+  region->free_count.store(kChunkCount, std::memory_order_release);
+}
+
+// The one function of heaptape-writer.so, called in the forked process; it does not return.
+struct WriterStart {
+  Region* region;
+  std::int32_t target_pid;
+};
+using WriterMain = void (*)(const WriterStart*);
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_RECORDER_RAW_EVENT_H_

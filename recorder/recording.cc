@@ -1,0 +1,364 @@
+#include "recorder/recording.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace heaptape {
+namespace {
+
+constexpr std::uint16_t kUnseenThread = 0xffff;
+constexpr std::uint16_t kEndedThread = 0xfffe;
+constexpr std::uint32_t kNoSlot = ~0u;
+
+std::optional<Op> AllocationOp(RawOp op) {
+  switch (op) {
+    case RawOp::kMalloc: return Op::kMalloc;
+    case RawOp::kCalloc: return Op::kCalloc;
+    case RawOp::kReallocFresh: return Op::kRealloc;
+    case RawOp::kReallocArrayFresh: return Op::kReallocArray;
+    case RawOp::kPosixMemalign: return Op::kPosixMemalign;
+    case RawOp::kAlignedAlloc: return Op::kAlignedAlloc;
+    case RawOp::kMemalign: return Op::kMemalign;
+    case RawOp::kValloc: return Op::kValloc;
+    case RawOp::kPvalloc: return Op::kPvalloc;
+    default: return std::nullopt;
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Recording>> Recording::Create(const RecordingOptions& options) {
+  std::unique_ptr<Recording> recording(new Recording(options));
+  recording->final_path_ = options.path;
+  const bool segmented = options.segment_bytes || options.segment_ns;
+  if (segmented) recording->segment_number_ = 1;
+  if (absl::Status status = recording->Open(segmented ? recording->SegmentPath(1) : options.path); !status.ok()) {
+    return status;
+  }
+  return recording;
+}
+
+absl::Status Recording::Open(const std::string& path) {
+  TraceWriterOptions options;
+  options.compression_level = options_.compression_level;
+  absl::StatusOr<std::unique_ptr<TraceWriter>> writer = TraceWriter::Create(path, options_.info, options);
+  if (!writer.ok()) return writer.status();
+  writer_ = *std::move(writer);
+  open_path_ = path;
+  segment_start_ns_ = time_ns_;
+  return absl::OkStatus();
+}
+
+// guard.tape -> guard.0001.tape
+std::string Recording::SegmentPath(std::uint64_t number) const {
+  const std::size_t slash = final_path_.rfind('/');
+  const std::size_t dot = final_path_.rfind('.');
+  const bool extension = dot != std::string::npos && (slash == std::string::npos || dot > slash + 1);
+  const std::size_t cut = extension ? dot : final_path_.size();
+  return absl::StrFormat("%s.%04d%s", final_path_.substr(0, cut), number, final_path_.substr(cut));
+}
+
+void Recording::Touched(std::uint32_t number, std::vector<PageRange> ranges) {
+  touched_[order_.Widen(number)] = std::move(ranges);
+}
+
+void Recording::Mark(std::uint32_t number, std::uint64_t time_ns) {
+  const std::uint64_t wide = order_.Widen(number);
+  if (!marks_.empty() && marks_.back().number == wide) {
+    marks_.back().time_ns = time_ns;
+  } else {
+    marks_.push_back({wide, time_ns});
+  }
+}
+
+void Recording::Drain() {
+  for (;;) {
+    const std::uint64_t number = order_.next_number();
+    while (!marks_.empty() && marks_.front().number <= number) {
+      time_ns_ = std::max(time_ns_, marks_.front().time_ns);
+      writer_->Time(time_ns_);
+      marks_.pop_front();
+    }
+    const OrderedEvent* event = order_.Next();
+    if (!event) return;
+    Apply(*event, number);
+  }
+}
+
+void Recording::ApplyLate(const OrderedEvent& event) {
+  ++counts_.late;
+  Apply(event, order_.Widen(event.event.number()));
+}
+
+std::uint16_t Recording::Thread(std::uint32_t serial) {
+  if (serial >= threads_.size()) threads_.resize(serial + 1, kUnseenThread);
+  std::uint16_t& number = threads_[serial];
+  if (number < kEndedThread) return number;
+  // What the C library frees of a thread after the last destructor: any thread may free.
+  if (number == kEndedThread) return 0;
+  if (!free_threads_.empty()) {
+    number = free_threads_.back();
+    free_threads_.pop_back();
+  } else {
+    number = next_thread_ < kEndedThread - 1 ? next_thread_++ : 0;
+  }
+  if (number != 0) writer_->Append({.op = Op::kThreadStart, .flags = 0, .thread = number, .slot = 0, .size = 0});
+  return number;
+}
+
+void Recording::EndThread(std::uint32_t serial) {
+  if (serial >= threads_.size() || threads_[serial] >= kEndedThread) return;
+  const std::uint16_t number = threads_[serial];
+  threads_[serial] = kEndedThread;
+  if (number == 0) return;  // the first thread's number stays: late events go there
+  writer_->Append({.op = Op::kThreadEnd, .flags = 0, .thread = number, .slot = 0, .size = 0});
+  free_threads_.push_back(number);
+}
+
+void Recording::ThreadGone(std::uint32_t serial) { EndThread(serial); }
+
+void Recording::SetObject(std::uint32_t slot, Op op, std::uint64_t size, std::uint32_t align_log2) {
+  if (slot >= objects_.size()) objects_.resize(slot + 1);
+  objects_[slot] = {.size = size, .op = static_cast<std::uint64_t>(op), .align_log2 = align_log2, .alive = 1};
+}
+
+void Recording::AddTouch(std::uint64_t number, std::uint32_t slot, TouchRecord::When when, std::uint64_t size) {
+  const auto found = touched_.find(number);
+  if (found == touched_.end()) return;
+  TouchRecord record;
+  record.object = writer_->ObjectNumber(slot);
+  record.when = when;
+  // The scan went by the usable size; pages beyond what was asked for are not the program's doing.
+  const auto pages = static_cast<std::uint32_t>((size + 2 * 4096 - 1) / 4096);
+  for (PageRange range : found->second) {
+    if (range.first_page >= pages) break;
+    range.page_count = std::min(range.page_count, pages - range.first_page);
+    record.present.push_back(range);
+  }
+  touched_.erase(found);
+  writer_->Touched(record);
+}
+
+void Recording::FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint16_t thread) {
+  if (objects_[slot].size >= kBigBytes && big_filter_) big_filter_[BigFilterIndex(address)].fetch_sub(1);
+  objects_[slot].alive = 0;
+  writer_->Free(slot, thread);
+}
+
+void Recording::Allocate(const OrderedEvent& event, Op op, std::uint16_t thread, std::uint64_t number) {
+  const std::uint64_t address = event.event.address();
+  const std::uint64_t size = event.event.size();
+  const std::uint64_t alignment = event.align_log2 ? std::uint64_t{1} << event.align_log2 : 0;
+  if (address == 0) {
+    writer_->Failure(op, kNoSlot, size, alignment, thread);
+    return;
+  }
+  auto [place, inserted] = live_.try_emplace(address, kNoSlot);
+  if (!inserted) {
+    ++counts_.missed_frees;
+    FreeSlot(place->second, address, thread);
+  }
+  const std::uint32_t slot = writer_->Allocate(op, size, alignment, thread);
+  place->second = slot;
+  SetObject(slot, op, size, event.align_log2);
+  pages_.Mark(address);
+  if (size >= kBigBytes) AddTouch(number, slot, TouchRecord::When::kAllocation, size);
+}
+
+void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
+  ++counts_.events;
+  const RawOp raw = event.event.op();
+  if (raw == RawOp::kThreadEnd) return EndThread(event.thread);
+  const std::uint16_t thread = Thread(event.thread);
+  const std::uint64_t address = event.event.address();
+  const std::uint64_t size = event.event.size();
+  if (const std::optional<Op> op = AllocationOp(raw)) return Allocate(event, *op, thread, number);
+  switch (raw) {
+    case RawOp::kFree:
+    case RawOp::kBigFree: {
+      const auto found = live_.find(address);
+      if (found == live_.end()) {
+        ++counts_.unknown_frees;
+        if (raw == RawOp::kBigFree) touched_.erase(number);
+        return;
+      }
+      const std::uint32_t slot = found->second;
+      if (raw == RawOp::kBigFree) AddTouch(number, slot, TouchRecord::When::kFree, objects_[slot].size);
+      live_.erase(found);
+      FreeSlot(slot, address, thread);
+      return;
+    }
+    case RawOp::kReallocBegin: {
+      const auto found = live_.find(address);
+      PendingRealloc pending = {event.thread, kNoSlot, address};
+      if (found != live_.end()) {
+        pending.slot = found->second;
+        live_.erase(found);
+        if (objects_[pending.slot].size >= kBigBytes && big_filter_) big_filter_[BigFilterIndex(address)].fetch_sub(1);
+      }
+      reallocs_.push_back(pending);
+      return;
+    }
+    case RawOp::kReallocEnd:
+    case RawOp::kReallocArrayEnd:
+    case RawOp::kReallocFreed: {
+      const Op op = raw == RawOp::kReallocArrayEnd ? Op::kReallocArray : Op::kRealloc;
+      // The newest of this thread: a signal handler's comes and goes within the one it interrupted.
+      auto pending = std::find_if(reallocs_.rbegin(), reallocs_.rend(),
+                                  [&event](const PendingRealloc& entry) { return entry.thread == event.thread; });
+      if (pending == reallocs_.rend() || pending->slot == kNoSlot) {
+        if (pending != reallocs_.rend()) {
+          ++counts_.unknown_frees;
+          reallocs_.erase(std::next(pending).base());
+        }
+        if (raw != RawOp::kReallocFreed) Allocate(event, op, thread, number);
+        return;
+      }
+      const PendingRealloc begun = *pending;
+      reallocs_.erase(std::next(pending).base());
+      if (raw == RawOp::kReallocFreed) {
+        objects_[begun.slot].size = 0;  // the filter has forgotten it
+        FreeSlot(begun.slot, begun.address, thread);
+        return;
+      }
+      const bool failed = address == 0;
+      const std::uint64_t now_at = failed ? begun.address : address;
+      auto [place, inserted] = live_.try_emplace(now_at, begun.slot);
+      if (!inserted) {
+        ++counts_.missed_frees;
+        FreeSlot(place->second, now_at, thread);
+        place->second = begun.slot;
+      }
+      if (failed) {
+        writer_->Failure(op, begun.slot, size, 0, thread);
+        if (objects_[begun.slot].size >= kBigBytes && big_filter_) big_filter_[BigFilterIndex(now_at)].fetch_add(1);
+      } else {
+        writer_->Reallocate(op, begun.slot, size, thread);
+        objects_[begun.slot].size = size;
+        objects_[begun.slot].align_log2 = 0;
+        pages_.Mark(address);
+        touched_.erase(number);
+      }
+      return;
+    }
+    case RawOp::kTrim:
+      writer_->Append({.op = Op::kTrim, .flags = 0, .thread = thread, .slot = 0, .size = size});
+      return;
+    case RawOp::kMallopt:
+      writer_->Append({.op = Op::kMallopt, .flags = 0, .thread = thread, .slot = static_cast<std::uint32_t>(address),
+                       .size = size});
+      return;
+    case RawOp::kFork:
+      writer_->Append({.op = Op::kFork, .flags = 0, .thread = thread, .slot = 0,
+                       .size = size != 0 ? std::uint64_t{1} : std::uint64_t{0}});
+      if (size != 0 && fork_hook_) fork_hook_(static_cast<std::uint32_t>(size));
+      return;
+    default:
+      return;
+  }
+}
+
+void Recording::Resident(ResidentSample sample) {
+  time_ns_ = std::max(time_ns_, sample.time_ns);
+  sample.event_number = writer_->event_count();
+  writer_->Resident(sample);
+}
+
+void Recording::Resumed() {
+  writer_->Append({.op = Op::kLost, .flags = 0, .thread = 0, .slot = 0, .size = 0});
+}
+
+// The slots of a new file are its own: they are handed out anew, in the order of the old ones.
+absl::Status Recording::BeginWithLiveSet() {
+  for (std::size_t i = 0; i < threads_.size(); ++i) {
+    if (threads_[i] < kEndedThread && threads_[i] != 0) {
+      writer_->Append({.op = Op::kThreadStart, .flags = 0, .thread = threads_[i], .slot = 0, .size = 0});
+    }
+  }
+  std::vector<std::uint32_t> moved(objects_.size(), kNoSlot);
+  std::vector<Object> objects;
+  for (std::size_t slot = 0; slot < objects_.size(); ++slot) {
+    const Object& object = objects_[slot];
+    if (!object.alive) continue;
+    const std::uint64_t alignment = object.align_log2 ? std::uint64_t{1} << object.align_log2 : 0;
+    moved[slot] = writer_->Allocate(static_cast<Op>(object.op), object.size, alignment, 0);
+    if (moved[slot] >= objects.size()) objects.resize(moved[slot] + 1);
+    objects[moved[slot]] = object;
+  }
+  objects_ = std::move(objects);
+  for (auto& [address, slot] : live_) slot = moved[slot];
+  for (PendingRealloc& pending : reallocs_) {
+    if (pending.slot != kNoSlot) pending.slot = moved[pending.slot];
+  }
+  return writer_->status();
+}
+
+absl::Status Recording::ContinueAs(const std::string& path) {
+  // The descriptor is shared with the parent's writer, whose file it is: forget it without closing a block.
+  writer_.release();
+  final_path_ = path;
+  counts_ = RecordingCounts();
+  // The forked process has one thread, with a serial of its own.
+  threads_.clear();
+  free_threads_.clear();
+  next_thread_ = 0;
+  marks_.clear();
+  touched_.clear();
+  order_ = EventOrder();
+  time_ns_ = 0;
+  earlier_events_ = earlier_bytes_ = 0;
+  finished_segments_.clear();
+  const bool segmented = options_.segment_bytes || options_.segment_ns;
+  segment_number_ = segmented ? 1 : 0;
+  if (absl::Status status = Open(segmented ? SegmentPath(1) : path); !status.ok()) return status;
+  return BeginWithLiveSet();
+}
+
+void Recording::Discard() {
+  const std::string part = open_path_ + ".part";
+  unlink(part.c_str());
+}
+
+void Recording::RotateIfDue(std::uint64_t time_ns) {
+  if (segment_number_ == 0 || !status().ok()) return;
+  const bool due = (options_.segment_bytes && writer_->bytes_written() >= options_.segment_bytes) ||
+                   (options_.segment_ns && time_ns - segment_start_ns_ >= options_.segment_ns);
+  if (!due) return;
+  earlier_events_ += writer_->event_count();
+  earlier_bytes_ += writer_->bytes_written();
+  const std::uint64_t bytes = writer_->bytes_written();
+  if (!writer_->Finish().ok()) return;
+  finished_segments_.emplace_back(open_path_, bytes);
+  std::uint64_t total = 0;
+  for (const auto& segment : finished_segments_) total += segment.second;
+  // The segment to come may become as large as this one.
+  while (options_.total_bytes && finished_segments_.size() > 1 && total + bytes > options_.total_bytes) {
+    unlink(finished_segments_.front().first.c_str());
+    total -= finished_segments_.front().second;
+    finished_segments_.pop_front();
+  }
+  time_ns_ = time_ns;
+  ++segment_number_;
+  rotation_error_ = Open(SegmentPath(segment_number_));
+  if (!rotation_error_.ok()) return;
+  writer_->Time(time_ns);
+  (void)BeginWithLiveSet();
+}
+
+absl::Status Recording::Finish() {
+  if (!rotation_error_.ok()) return rotation_error_;
+  const absl::Status finished = writer_->Finish();
+  if (finished.ok() && segment_number_ == 0 && open_path_ != final_path_) {
+    if (std::rename(open_path_.c_str(), final_path_.c_str()) != 0) {
+      return absl::ErrnoToStatus(errno, absl::StrCat(open_path_, ": cannot be renamed to ", final_path_));
+    }
+  }
+  return finished;
+}
+
+}  // namespace heaptape

@@ -1,0 +1,158 @@
+// From raw events in order to a trace: addresses become slots, the two events of a realloc become one,
+// thread serials become dense numbers. Owns the table of live objects and the file (or the segments).
+//
+// What a program does without our seeing it (a block freed by a thread that was killed half-way, a block
+// from before a suspended recording) must never make the trace inconsistent: an unknown free is left out,
+// an allocation at a live address frees the old object first, and both are counted.
+//
+// One thread only. After an error nothing more is written and status() says why.
+
+#ifndef HEAPTAPE_RECORDER_RECORDING_H_
+#define HEAPTAPE_RECORDER_RECORDING_H_
+
+#include <cstdint>
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "recorder/event_order.h"
+#include "recorder/process_memory.h"
+#include "traces/trace_writer.h"
+
+namespace heaptape {
+
+struct RecordingOptions {
+  std::string path;
+  TraceInfo info;
+  int compression_level = 3;
+  std::uint64_t segment_bytes = 0;
+  std::uint64_t segment_ns = 0;
+  std::uint64_t total_bytes = 0;
+};
+
+struct RecordingCounts {
+  std::uint64_t events = 0;          // raw events taken
+  std::uint64_t unknown_frees = 0;   // of blocks that were not seen being allocated
+  std::uint64_t missed_frees = 0;    // an allocation came at the address of a live object
+  std::uint64_t lost = 0;            // numbers that never came: a thread was killed or jumped out half-way
+  std::uint64_t late = 0;            // came after they had been given up
+};
+
+class Recording {
+ public:
+  // Creates the first file. Errors name the path.
+  static absl::StatusOr<std::unique_ptr<Recording>> Create(const RecordingOptions& options);
+
+  // `ranges` of a big block, read when its event `number` (unwidened) was published and applied with it.
+  void Touched(std::uint32_t number, std::vector<PageRange> ranges);
+
+  EventOrder& order() { return order_; }
+  ObjectPages& pages() { return pages_; }
+
+  // All events below `number` happened before `time_ns`.
+  void Mark(std::uint32_t number, std::uint64_t time_ns);
+  // Applies all events that are in order.
+  void Drain();
+  // Applies one at once: it is late.
+  void ApplyLate(const OrderedEvent& event);
+  void SkipGap() { counts_.lost += order_.Skip(); }
+
+  void Resident(ResidentSample sample);
+  // The recording was stopped and goes on: what happened in between is not known.
+  void Resumed();
+  // A thread is gone without having said so.
+  void ThreadGone(std::uint32_t serial);
+  // Called with (slot's address) when a big object ends, so that the program's filter can forget it.
+  void set_big_filter(std::atomic<std::uint16_t>* filter) { big_filter_ = filter; }
+  // Called for each kFork event that names a region for the child.
+  void set_fork_hook(std::function<void(std::uint32_t region)> hook) { fork_hook_ = std::move(hook); }
+
+  // In a forked writer: goes on in a new file that begins with the live set. The old file is the parent's.
+  absl::Status ContinueAs(const std::string& path);
+  // Drops the file that is being written.
+  void Discard();
+
+  // Begins a new segment where one is due; keeps the total within its bound.
+  void RotateIfDue(std::uint64_t time_ns);
+  absl::Status Flush() { return writer_->Flush(); }
+  absl::Status Finish();
+  // Once this is an error no other call than Finish() may follow.
+  absl::Status status() const { return rotation_error_.ok() ? writer_->status() : rotation_error_; }
+
+  // The file gets this name at Finish().
+  void set_final_path(const std::string& path) { final_path_ = path; }
+  const std::string& path() const { return final_path_; }
+  const RecordingCounts& counts() const { return counts_; }
+  std::uint64_t event_count() const { return earlier_events_ + writer_->event_count(); }
+  std::uint64_t bytes_written() const { return earlier_bytes_ + writer_->bytes_written(); }
+  std::uint64_t live_objects() const { return writer_->live_objects(); }
+  std::uint64_t live_bytes() const { return writer_->live_bytes(); }
+  std::uint64_t segments() const { return segment_number_; }
+
+ private:
+  struct PendingRealloc {
+    std::uint32_t thread;
+    std::uint32_t slot;  // ~0u: of a block that was not seen being allocated
+    std::uint64_t address;
+  };
+  // What a new file needs to begin with the live set.
+  struct Object {
+    std::uint64_t size : kSizeBits;
+    std::uint64_t op : 5;
+    std::uint64_t align_log2 : 6;
+    std::uint64_t alive : 1;
+  };
+  static_assert(sizeof(Object) == 8);
+  struct TimeMark {
+    std::uint64_t number;
+    std::uint64_t time_ns;
+  };
+
+  explicit Recording(const RecordingOptions& options) : options_(options) {}
+
+  absl::Status Open(const std::string& path);
+  absl::Status BeginWithLiveSet();
+  std::string SegmentPath(std::uint64_t number) const;
+  void Apply(const OrderedEvent& event, std::uint64_t number);
+  std::uint16_t Thread(std::uint32_t serial);
+  void EndThread(std::uint32_t serial);
+  void Allocate(const OrderedEvent& event, Op op, std::uint16_t thread, std::uint64_t number);
+  void FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint16_t thread);
+  void SetObject(std::uint32_t slot, Op op, std::uint64_t size, std::uint32_t align_log2);
+  void AddTouch(std::uint64_t number, std::uint32_t slot, TouchRecord::When when, std::uint64_t size);
+
+  RecordingOptions options_;
+  std::string final_path_;
+  std::string open_path_;
+  std::unique_ptr<TraceWriter> writer_;
+  EventOrder order_;
+  ObjectPages pages_;
+  absl::flat_hash_map<std::uint64_t, std::uint32_t> live_;  // address -> slot
+  std::vector<Object> objects_;                             // by slot
+  std::vector<PendingRealloc> reallocs_;
+  std::deque<TimeMark> marks_;
+  absl::flat_hash_map<std::uint64_t, std::vector<PageRange>> touched_;  // by event number
+  std::vector<std::uint16_t> threads_;                      // by serial
+  std::vector<std::uint16_t> free_threads_;
+  std::uint16_t next_thread_ = 0;
+  std::atomic<std::uint16_t>* big_filter_ = nullptr;
+  std::function<void(std::uint32_t)> fork_hook_;
+  RecordingCounts counts_;
+  std::uint64_t earlier_events_ = 0;
+  std::uint64_t earlier_bytes_ = 0;
+  std::uint64_t segment_number_ = 0;
+  std::uint64_t segment_start_ns_ = 0;
+  std::uint64_t time_ns_ = 0;
+  absl::Status rotation_error_;
+  std::deque<std::pair<std::string, std::uint64_t>> finished_segments_;  // path, bytes
+};
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_RECORDER_RECORDING_H_

@@ -1,0 +1,556 @@
+// heaptape-writer.so: the process that reads what the preload publishes and writes the trace.
+//
+// It is a fork of the recorded program without an exec, in a session of its own, with everything of the
+// program's let go: descriptors, signals, name, limits. It polls: the recorded program never has to make a
+// system call to be heard. It ends when the program has ended, has executed another, or when it has to give
+// up; each time what it has read until then is brought to the file in good order.
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bitset>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "recorder/control.h"
+#include "recorder/process_info.h"
+#include "recorder/process_memory.h"
+#include "recorder/raw_event.h"
+#include "recorder/recording.h"
+
+namespace heaptape {
+namespace {
+
+constexpr std::uint64_t kMillisecond = 1'000'000;
+constexpr std::uint64_t kSecond = 1'000'000'000;
+// After this long without the event whose number is next, while later ones are there, it will not come: its
+// thread was killed or jumped out of the few instructions between taking the number and publishing.
+constexpr std::uint64_t kGapPatience = 2 * kSecond;
+constexpr std::uint64_t kFlushInterval = 5 * kSecond;
+
+std::uint64_t Now(clockid_t clock = CLOCK_MONOTONIC) {
+  timespec now;
+  clock_gettime(clock, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * kSecond + static_cast<std::uint64_t>(now.tv_nsec);
+}
+
+void SleepFor(std::uint64_t ns) {
+  const timespec duration = {static_cast<time_t>(ns / kSecond), static_cast<long>(ns % kSecond)};
+  nanosleep(&duration, nullptr);
+}
+
+// The pool of one region, read from the writer's side.
+class Pool {
+ public:
+  Pool(Region* region, ProcessMemory* memory, Recording* recording)
+      : region_(region), memory_(memory), recording_(recording) {}
+
+  // Reads what has been published. Returns the number of events.
+  std::uint64_t Poll() {
+    std::uint64_t events = 0;
+    const std::uint32_t used = region_->unused.load(std::memory_order_acquire);
+    for (std::uint32_t chunk = 0; chunk < used; ++chunk) {
+      ChunkHeader& header = region_->headers[chunk];
+      const ChunkState state = header.state.load(std::memory_order_acquire);
+      if (state == ChunkState::kFree) continue;
+      events += state == ChunkState::kShared ? ReadShared(chunk, header) : ReadOwned(chunk, header, state);
+    }
+    return events;
+  }
+
+  // Chunks whose threads were killed without a word come back. Returns their threads' serials.
+  std::vector<std::uint32_t> Reclaim(pid_t pid) {
+    std::vector<std::uint32_t> gone;
+    const std::uint32_t used = region_->unused.load(std::memory_order_acquire);
+    for (std::uint32_t chunk = 0; chunk < used; ++chunk) {
+      ChunkHeader& header = region_->headers[chunk];
+      if (header.state.load(std::memory_order_acquire) != ChunkState::kOwned || header.tid == 0) continue;
+      const std::string task = absl::StrCat("/proc/", pid, "/task/", header.tid);
+      if (access(task.c_str(), F_OK) == 0 || errno != ENOENT) continue;
+      gone.push_back(header.thread);
+      region_->owned_count.fetch_sub(1);
+      header.state.store(ChunkState::kClosed, std::memory_order_release);
+    }
+    return gone;
+  }
+
+ private:
+  std::uint64_t ReadOwned(std::uint32_t chunk, ChunkHeader& header, ChunkState state) {
+    const std::uint32_t count = std::min(header.count.load(std::memory_order_acquire), kChunkEvents);
+    std::uint32_t& read = read_[chunk];
+    const std::uint32_t before = read;
+    std::uint32_t big = 0;
+    while (read < count) {
+      OrderedEvent event;
+      event.thread = header.thread;
+      std::uint32_t at = read;
+      if (region_->events[chunk][at].op() == RawOp::kPrefix) {
+        event.align_log2 = region_->events[chunk][at].size() & 0xff;
+        if (++at >= count) break;
+      }
+      event.event = region_->events[chunk][at];
+      if (!Place(event)) break;
+      big += LookAtBig(event);
+      read = at + 1;
+    }
+    const std::uint64_t events = read - before;
+    if (big) header.big_seen.fetch_add(big, std::memory_order_release);
+    if (state == ChunkState::kClosed && read == count) Release(chunk, header);
+    return events;
+  }
+
+  std::uint64_t ReadShared(std::uint32_t chunk, ChunkHeader& header) {
+    std::bitset<kChunkEvents / 2>& taken = taken_[chunk];
+    std::uint64_t events = 0;
+    for (std::uint32_t pair = 0; pair < kChunkEvents / 2; ++pair) {
+      if (taken[pair]) continue;
+      const RawEvent* slots = &region_->events[chunk][pair * 2];
+      OrderedEvent event;
+      event.event.first = __atomic_load_n(&slots[1].first, __ATOMIC_ACQUIRE);
+      if (event.event.first == 0) continue;
+      event.event.second = slots[1].second;
+      event.thread = static_cast<std::uint32_t>(slots[0].size() >> 8);
+      event.align_log2 = slots[0].size() & 0xff;
+      if (event.thread == 0 || !Place(event)) break;
+      LookAtBig(event);
+      taken.set(pair);
+      ++events;
+    }
+    // A hole left by a thread that was killed keeps its chunk: who knows whether it is only slow.
+    if (taken.all()) {
+      taken.reset();
+      Release(chunk, header);
+    }
+    return events;
+  }
+
+  bool Place(const OrderedEvent& event) {
+    EventOrder& order = recording_->order();
+    EventOrder::Placed placed = order.Place(event);
+    if (placed == EventOrder::Placed::kTooFarAhead) {
+      recording_->Drain();
+      placed = order.Place(event);
+    }
+    if (placed == EventOrder::Placed::kLate) recording_->ApplyLate(event);
+    return placed != EventOrder::Placed::kTooFarAhead;
+  }
+
+  bool LookAtBig(const OrderedEvent& ordered) {
+    const RawEvent& event = ordered.event;
+    if (event.size() < kBigBytes || event.address() == 0 || !region_->record_big.load(std::memory_order_relaxed)) {
+      return false;
+    }
+    switch (event.op()) {
+      case RawOp::kTrim:
+      case RawOp::kMallopt:
+      case RawOp::kReallocEnd:
+      case RawOp::kReallocArrayEnd:
+        return false;
+      default:
+        break;
+    }
+    if (memory_->can_see_pages()) {
+      recording_->Touched(event.number(), memory_->PresentPages(event.address(), event.size()));
+    }
+    return true;
+  }
+
+  void Release(std::uint32_t chunk, ChunkHeader& header) {
+    read_[chunk] = 0;
+    header.state.store(ChunkState::kFree, std::memory_order_release);
+    std::uint64_t head = region_->free_list.load(std::memory_order_relaxed);
+    std::uint64_t changed;
+    do {
+      header.next_free.store(static_cast<std::uint32_t>(head), std::memory_order_relaxed);
+      changed = ((head >> 32) + 1) << 32 | chunk;
+    } while (!region_->free_list.compare_exchange_weak(head, changed, std::memory_order_acq_rel));
+    region_->free_count.fetch_add(1, std::memory_order_relaxed);
+  }
+
+  Region* region_;
+  ProcessMemory* memory_;
+  Recording* recording_;
+  std::uint32_t read_[kChunkCount] = {};
+  std::bitset<kChunkEvents / 2> taken_[kChunkCount];
+};
+
+// Shows in lists of processes as what it is, not as a second copy of the program.
+void TakeName() {
+  prctl(PR_SET_NAME, kWriterName);
+  int file = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return;
+  char text[2048];
+  const ssize_t length = read(file, text, sizeof(text) - 1);
+  close(file);
+  if (length <= 0) return;
+  text[length] = '\0';
+  // Fields 48 and 49, counted from 1; the name in parentheses is the second.
+  const char* at = std::strrchr(text, ')');
+  std::uint64_t fields[2] = {};
+  for (int field = 2; at && field < 49; ++field) {
+    at = std::strchr(at, ' ');
+    if (!at) return;
+    ++at;
+    if (field + 1 >= 48) fields[field + 1 - 48] = std::strtoull(at, nullptr, 10);
+  }
+  if (fields[0] == 0 || fields[1] <= fields[0] || fields[1] - fields[0] > 1 << 20) return;
+  char* arguments = reinterpret_cast<char*>(fields[0]);
+  const std::size_t room = fields[1] - fields[0];
+  std::memset(arguments, 0, room);
+  std::memcpy(arguments, kWriterName, std::min(room - 1, sizeof(kWriterName)));
+}
+
+void LetGo(std::uint64_t report_fd) {
+  setsid();
+  // What a terminal, systemd or an administrator sends to the program's whole group is meant for the program.
+  // Its end is what ends this process.
+  for (int signal = 1; signal < NSIG; ++signal) {
+    if (signal == SIGSEGV || signal == SIGBUS || signal == SIGILL || signal == SIGFPE || signal == SIGABRT) {
+      ::signal(signal, SIG_DFL);
+    } else {
+      ::signal(signal, SIG_IGN);
+    }
+  }
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  prctl(PR_SET_TIMERSLACK, 50'000, 0, 0, 0);
+  for (const auto resource : {RLIMIT_AS, RLIMIT_DATA, RLIMIT_NOFILE, RLIMIT_FSIZE, RLIMIT_CPU, RLIMIT_STACK}) {
+    rlimit limit;
+    if (getrlimit(resource, &limit) == 0 && limit.rlim_cur != limit.rlim_max) {
+      limit.rlim_cur = limit.rlim_max;
+      setrlimit(resource, &limit);
+    }
+  }
+  const unsigned keep = report_fd < 1u << 20 ? static_cast<unsigned>(report_fd) : 0;
+  if (keep > 2) {
+    syscall(SYS_close_range, 3u, keep - 1, 0u);
+    syscall(SYS_close_range, keep + 1, ~0u, 0u);
+  } else {
+    syscall(SYS_close_range, 3u, ~0u, 0u);
+  }
+}
+
+void CloseStandardStreams() {
+  const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  for (int descriptor = 0; descriptor < 3; ++descriptor) {
+    if (null >= 0) {
+      dup2(null, descriptor);
+    } else {
+      close(descriptor);
+    }
+  }
+  if (null > 2) close(null);
+}
+
+[[noreturn]] void Refuse(Region* region, const std::string& why) {
+  const std::string line = absl::StrCat("heaptape: not recording: ", why, "\n");
+  (void)!write(2, line.data(), line.size());
+  region->generation.store(0, std::memory_order_release);
+  region->writer_state.store(WriterState::kRefused, std::memory_order_release);
+  _exit(1);
+}
+
+bool HoldLock(Region* region) {
+  static_assert(sizeof(pthread_mutex_t) <= sizeof(region->writer_lock));
+  pthread_mutexattr_t attributes;
+  auto* lock = reinterpret_cast<pthread_mutex_t*>(region->writer_lock);
+  return pthread_mutexattr_init(&attributes) == 0 && pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST) == 0 &&
+         pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED) == 0 &&
+         pthread_mutex_init(lock, &attributes) == 0 && pthread_mutex_lock(lock) == 0;
+}
+
+const char* EndReasonText(EndReason reason) {
+  switch (reason) {
+    case EndReason::kNone: return "";
+    case EndReason::kWaitedTooLong: return "the program had waited for the writer as long as it may (--max-wait)";
+    case EndReason::kWaitedTooMuch: return "the program's waits for the writer had reached their bound (--max-total-wait)";
+    case EndReason::kWriterDied: return "the writer process was killed";
+    case EndReason::kAddressTooLong: return "the allocator returned an address above 47 bits";
+    case EndReason::kWriterStopped: return "the writer had to stop";
+  }
+  return "";
+}
+
+class Writer {
+ public:
+  Writer(Region* region, pid_t target) : region_(region), target_(target) {}
+
+  // In the first process: everything is checked before the program goes on.
+  void Start() {
+    memory_ = std::make_unique<ProcessMemory>(target_);
+    pidfd_ = static_cast<int>(syscall(SYS_pidfd_open, target_, 0));
+    if (pidfd_ < 0) Refuse(region_, absl::StrCat("pidfd_open: ", std::strerror(errno), "."));
+    const RecorderOptions& options = region_->options;
+    if (region_->own_malloc.load()) {
+      Refuse(region_, absl::StrCat(ProgramName(target_), " brings its own malloc, which its calls reach before any preloaded one. "
+                                   "Build it without, or with the allocator as a shared library."));
+    }
+    RecordingOptions recording_options;
+    recording_options.path = region_->output;
+    recording_options.compression_level = static_cast<int>(options.compression_level);
+    recording_options.segment_bytes = options.segment_bytes;
+    recording_options.segment_ns = options.segment_seconds * kSecond;
+    recording_options.total_bytes = options.total_bytes;
+    recording_options.info = DescribeProcess(target_, region_->allocator_path, options);
+    const std::size_t slash = recording_options.path.rfind('/');
+    folder_ = slash == std::string::npos ? "." : slash == 0 ? "/" : recording_options.path.substr(0, slash);
+    if (const std::uint64_t free = DiskFree(); free < options.min_free_bytes) {
+      Refuse(region_, absl::StrFormat("%s has %d MiB free, less than the %d MiB to be left (--min-free).", folder_,
+                                      free >> 20, options.min_free_bytes >> 20));
+    }
+    absl::StatusOr<std::unique_ptr<Recording>> recording = Recording::Create(recording_options);
+    if (!recording.ok()) Refuse(region_, std::string(recording.status().message()));
+    recording_ = *std::move(recording);
+    if (!HoldLock(region_)) Refuse(region_, "no robust lock.");
+    control_ = MakeControlBlock();
+    Attach();
+    start_ns_ = Now();
+    region_->writer_pid.store(getpid());
+    region_->writer_state.store(WriterState::kRunning, std::memory_order_release);
+    CloseStandardStreams();
+    (void)!chdir("/");
+  }
+
+  void Run() {
+    std::uint64_t idle_polls = 0;
+    std::uint64_t next_check = 0;
+    std::uint64_t last_mark = 0;
+    const std::uint64_t mark_interval = std::clamp<std::uint64_t>(region_->options.time_resolution_ns, kMillisecond, kSecond);
+    for (;;) {
+      const std::uint32_t number = region_->number.load(std::memory_order_acquire);
+      const std::uint64_t now = Now() - start_ns_;
+      if (now - last_mark >= mark_interval) {
+        recording_->Mark(number, now);
+        last_mark = now;
+      }
+      const std::uint64_t events = pool_->Poll();
+      recording_->Drain();
+      MindGap(now);
+      if (!recording_->status().ok()) return Stop(std::string(recording_->status().message()));
+      if (region_->end_reason.load() != EndReason::kNone) {
+        return Stop(EndReasonText(region_->end_reason.load()));
+      }
+      if (now >= next_check) {
+        next_check = now + 10 * kMillisecond;
+        if (!TargetLives()) return Finish();
+        if (!Housekeep(now)) return;
+      }
+      // A full pool makes the program wait, so the next look comes at once while there is much to read.
+      idle_polls = events ? 0 : idle_polls + 1;
+      if (events < 4 * kChunkEvents) SleepFor(idle_polls < 20 ? kMillisecond : 4 * kMillisecond);
+    }
+  }
+
+ private:
+  void Attach() {
+    pool_ = std::make_unique<Pool>(region_, memory_.get(), recording_.get());
+    recording_->set_big_filter(region_->big_filter);
+    if (!control_) return;
+    control_->target_pid.store(target_);
+    control_->writer_pid.store(getpid());
+    std::snprintf(control_->output, sizeof(control_->output), "%s", recording_->path().c_str());
+  }
+
+  bool TargetLives() {
+    pollfd ended = {pidfd_, POLLIN, 0};
+    if (poll(&ended, 1, 0) > 0) return false;
+    const ProcessMemory::State state = memory_->CheckState();
+    executed_ = state == ProcessMemory::State::kExecuted;
+    return state == ProcessMemory::State::kThere;
+  }
+
+  void MindGap(std::uint64_t now) {
+    EventOrder& order = recording_->order();
+    if (order.waiting() == 0 || order.next_number() != gap_number_) {
+      gap_number_ = order.next_number();
+      gap_since_ = now;
+      gap_polls_ = 0;
+      return;
+    }
+    // Counted in polls as well, so that a machine that stood still for a while is not taken for a lost thread.
+    if (now - gap_since_ > kGapPatience && ++gap_polls_ > 200) {
+      recording_->SkipGap();
+      recording_->Drain();
+    }
+  }
+
+  std::uint64_t DiskFree() const {
+    struct statvfs disk;
+    if (statvfs(folder_.c_str(), &disk) != 0) return ~std::uint64_t{0};
+    return static_cast<std::uint64_t>(disk.f_bavail) * disk.f_frsize;
+  }
+
+  // About every 10 ms. False: the recording has ended.
+  bool Housekeep(std::uint64_t now) {
+    ObeyCommand();
+    if (now - last_flush_ >= kFlushInterval) {
+      last_flush_ = now;
+      (void)recording_->Flush();
+    }
+    if (now < next_second_) return true;
+    next_second_ = now + kSecond;
+    recording_->RotateIfDue(now);
+    SampleMemory(now);
+    disk_free_ = DiskFree();
+    if (disk_free_ < region_->options.min_free_bytes) {
+      Stop(absl::StrFormat("%s has less than %d MiB free (--min-free)", folder_, region_->options.min_free_bytes >> 20));
+      return false;
+    }
+    if (now >= next_reclaim_) {
+      next_reclaim_ = now + 5 * kSecond;
+      if (region_->owned_count.load() > kOwnedChunksMax / 4) {
+        for (std::uint32_t serial : pool_->Reclaim(target_)) recording_->ThreadGone(serial);
+      }
+    }
+    Publish(now);
+    return true;
+  }
+
+  void SampleMemory(std::uint64_t now) {
+    // Reading the mappings holds a lock of the program's: no more than a hundredth of the time.
+    const bool with_mappings = now >= next_mappings_;
+    const std::uint64_t before = Now();
+    std::optional<ResidentSample> sample = memory_->Sample(recording_->pages(), with_mappings);
+    if (with_mappings) next_mappings_ = now + std::max<std::uint64_t>(kSecond, 100 * (Now() - before)) - kMillisecond;
+    if (!sample) return;
+    sample->time_ns = now;
+    recording_->Resident(*sample);
+  }
+
+  void ObeyCommand() {
+    if (!control_) return;
+    const Command command = control_->command.exchange(Command::kNone);
+    if (command == Command::kNone) return;
+    if (command == Command::kStop) region_->generation.store(0, std::memory_order_release);
+    if (command == Command::kStart && region_->generation.load() == 0) {
+      if (recording_->event_count() > 0) recording_->Resumed();
+      region_->generation.store(++generation_, std::memory_order_release);
+    }
+    if (command == Command::kFlush) (void)recording_->Flush();
+    Publish(Now() - start_ns_);
+    control_->commands_done.fetch_add(1);
+  }
+
+  void Publish(std::uint64_t now) {
+    if (!control_) return;
+    const std::uint64_t events = recording_->event_count();
+    if (now > published_ns_ + kSecond / 2) {
+      control_->events_per_second.store((events - published_events_) * kSecond / (now - published_ns_));
+      published_events_ = events;
+      published_ns_ = now;
+    }
+    control_->recording.store(region_->generation.load() != 0);
+    control_->end_reason.store(static_cast<std::uint32_t>(region_->end_reason.load()));
+    control_->events.store(events);
+    control_->live_objects.store(recording_->live_objects());
+    control_->live_bytes.store(recording_->live_bytes());
+    control_->bytes_written.store(recording_->bytes_written());
+    control_->segments.store(recording_->segments());
+    control_->waits.store(region_->waits.load());
+    control_->wait_ns.store(region_->wait_ns.load());
+    control_->big_waits.store(region_->big_waits.load());
+    control_->big_wait_ns.store(region_->big_wait_ns.load());
+    control_->lost.store(recording_->counts().lost);
+    control_->disk_free_bytes.store(disk_free_);
+    control_->running_ns.store(now);
+    control_->writer_cpu_ns.store(Now(CLOCK_PROCESS_CPUTIME_ID));
+  }
+
+  // Ends the recording while the program lives: it runs on unrecorded.
+  void Stop(const std::string& why) {
+    EndReason none = EndReason::kNone;
+    region_->end_reason.compare_exchange_strong(none, EndReason::kWriterStopped);
+    region_->generation.store(0, std::memory_order_release);
+    ended_early_ = why;
+    Finish();
+  }
+
+  void Finish() {
+    if (recording_->status().ok()) {
+      // Whoever is in the midst of an event ends it soon, or never.
+      do {
+        while (pool_->Poll() > 0) recording_->Drain();
+        recording_->Drain();
+        recording_->SkipGap();
+        recording_->Drain();
+      } while (recording_->order().waiting() > 0);
+      const std::uint64_t now = Now() - start_ns_;
+      recording_->Mark(static_cast<std::uint32_t>(recording_->order().next_number()), now);
+      recording_->Drain();
+    }
+    const absl::Status finished = recording_->Finish();
+    Report(finished);
+  }
+
+  void Report(const absl::Status& finished) {
+    const std::uint64_t report_fd = region_->options.report_fd;
+    if (report_fd >= 1u << 20) return;
+    const RecordingCounts& counts = recording_->counts();
+    std::string text = absl::StrFormat(
+        "events=%d\nlost=%d\nunknown_frees=%d\nmissed_frees=%d\nwaits=%d\nwait_ns=%d\nbig_waits=%d\nbig_wait_ns=%d\n"
+        "big_skipped=%d\nbytes=%d\nsegments=%d\nlive_objects=%d\nwriter_cpu_ns=%d\nexecuted=%d\n",
+        recording_->event_count(), counts.lost, counts.unknown_frees, counts.missed_frees, region_->waits.load(),
+        region_->wait_ns.load(), region_->big_waits.load(), region_->big_wait_ns.load(), region_->big_skipped.load(),
+        recording_->bytes_written(), recording_->segments(), recording_->live_objects(), Now(CLOCK_PROCESS_CPUTIME_ID),
+        executed_ ? 1 : 0);
+    if (!ended_early_.empty()) absl::StrAppend(&text, "ended_early=", ended_early_, "\n");
+    if (!finished.ok()) absl::StrAppend(&text, "error=", std::string(finished.message()), "\n");
+    (void)!write(static_cast<int>(report_fd), text.data(), text.size());
+  }
+
+  Region* region_;
+  pid_t target_;
+  int pidfd_ = -1;
+  std::string folder_;
+  std::unique_ptr<ProcessMemory> memory_;
+  std::unique_ptr<Recording> recording_;
+  std::unique_ptr<Pool> pool_;
+  ControlBlock* control_ = nullptr;
+  std::uint32_t generation_ = 1;
+  std::uint64_t start_ns_ = 0;
+  std::uint64_t gap_number_ = 0;
+  std::uint64_t gap_since_ = 0;
+  std::uint64_t gap_polls_ = 0;
+  std::uint64_t last_flush_ = 0;
+  std::uint64_t next_second_ = 0;
+  std::uint64_t next_mappings_ = 0;
+  std::uint64_t next_reclaim_ = 0;
+  std::uint64_t published_ns_ = 0;
+  std::uint64_t published_events_ = 0;
+  std::uint64_t disk_free_ = 0;
+  bool executed_ = false;
+  std::string ended_early_;
+};
+
+}  // namespace
+}  // namespace heaptape
+
+extern "C" __attribute__((visibility("default"))) void HeaptapeWriterMain(const heaptape::WriterStart* start) {
+  heaptape::LetGo(start->region->options.report_fd);
+  heaptape::Writer writer(start->region, start->target_pid);
+  writer.Start();
+  heaptape::TakeName();
+  writer.Run();
+  _exit(0);
+}

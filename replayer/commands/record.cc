@@ -1,0 +1,136 @@
+// heaptape record: runs a program and records what it allocates.
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "recorder/launch.h"
+#include "replayer/commands/commands.h"
+
+namespace heaptape::commands {
+namespace {
+
+struct RecordArguments {
+  std::vector<std::string> command;
+  std::string output;
+  RecorderOptions recorder;
+  bool no_big_blocks = false;
+  bool verbose = false;
+};
+
+std::string DefaultOutput(const std::string& program) {
+  return absl::StrCat(program.substr(program.rfind('/') + 1), ".tape");
+}
+
+std::string Count(std::uint64_t number) {
+  if (number < 1000) return absl::StrCat(number);
+  return absl::StrCat(Count(number / 1000), absl::StrFormat(",%03d", number % 1000));
+}
+
+// One line where somebody looks, and whatever somebody must know.
+void Tell(const LaunchResult& result, bool verbose) {
+  auto figure = [&result](const char* name) {
+    const auto found = result.figures.find(name);
+    return found == result.figures.end() ? std::uint64_t{0} : found->second;
+  };
+  if (verbose || isatty(STDERR_FILENO)) {
+    std::fprintf(stderr, "heaptape: %s: %s events, %.1f MB", result.output.c_str(), Count(figure("events")).c_str(),
+                 static_cast<double>(figure("bytes")) / 1e6);
+    if (figure("segments") > 1) std::fprintf(stderr, " in %s segments", Count(figure("segments")).c_str());
+    if (figure("waits") > 0) {
+      std::fprintf(stderr, "; the program waited %.3f s for the writer", static_cast<double>(figure("wait_ns")) / 1e9);
+    }
+    std::fputs("\n", stderr);
+  }
+  if (verbose) {
+    for (const auto& [name, value] : result.figures) {
+      std::fprintf(stderr, "heaptape:   %s %s\n", name.c_str(), Count(value).c_str());
+    }
+  }
+  if (!result.ended_early.empty()) {
+    std::fprintf(stderr, "heaptape: %s: recording ended before the program did: %s. What was recorded until then reads back.\n",
+                 result.output.c_str(), result.ended_early.c_str());
+  }
+  if (!result.error.empty() && result.error != result.ended_early) {
+    std::fprintf(stderr, "heaptape: %s\n", result.error.c_str());
+  }
+  if (figure("executed")) {
+    std::fprintf(stderr, "heaptape: %s: the program replaced itself by another, which was not recorded. Record that one, or "
+                 "give --children.\n", result.output.c_str());
+  }
+}
+
+int Run(const RecordArguments& arguments) {
+  LaunchOptions options;
+  options.preload_path = PartPath("libheaptape.so");
+  options.output = arguments.output.empty() ? DefaultOutput(arguments.command[0]) : arguments.output;
+  options.recorder = arguments.recorder;
+  if (arguments.no_big_blocks) options.recorder.big_blocks = 0;
+  const absl::StatusOr<LaunchResult> result = RunRecorded(arguments.command, options);
+  if (!result.ok()) return Fail(result.status());
+  if (result->recorded) {
+    Tell(*result, arguments.verbose);
+  } else {
+    std::fprintf(stderr, "heaptape: %s: nothing was recorded.\n", arguments.command[0].c_str());
+  }
+  const bool failed = !result->recorded || !result->error.empty();
+  return result->exit_status == 0 && failed ? kExitFailed : result->exit_status;
+}
+
+}  // namespace
+
+void AddRecord(CLI::App& program, int& status) {
+  auto arguments = std::make_shared<RecordArguments>();
+  CLI::App* command = program.add_subcommand("record", "Run a program and record every allocation it makes");
+  RecorderOptions& recorder = arguments->recorder;
+  const std::map<std::string, std::uint64_t> durations = {{"ns", 1},
+                                                          {"us", 1'000},
+                                                          {"ms", 1'000'000},
+                                                          {"s", 1'000'000'000},
+                                                          {"min", 60'000'000'000},
+                                                          {"h", 3'600'000'000'000}};
+  const std::map<std::string, std::uint64_t> seconds = {{"s", 1}, {"min", 60}, {"h", 3600}, {"d", 86400}};
+  const auto duration = [&durations] { return CLI::AsNumberWithUnit(durations, CLI::AsNumberWithUnit::UNIT_REQUIRED, "TIME"); };
+  const auto size = [] { return CLI::AsSizeValue(false); };
+
+  command->add_option("-o,--output", arguments->output, "File to write (default: the program's name with .tape)");
+  command->add_option("--time-resolution", recorder.time_resolution_ns,
+                      "Keep times in steps of this, e.g. 10ms (the default) or 1s; see recorder/PRIVACY.md")
+      ->transform(duration());
+  command->add_option("--privacy", recorder.privacy_level,
+                      "0: exact start time; 1 (default): start to the hour; 2: no start time, no program name")
+      ->check(CLI::Range(0, 2));
+  command->add_option("--level", recorder.compression_level, "Compression level of zstd (default 3)")->check(CLI::Range(1, 19));
+  command->add_option("--segment-size", recorder.segment_bytes, "Begin a new file at this size, e.g. 100MB")->transform(size());
+  command->add_option("--segment-time", recorder.segment_seconds, "Begin a new file after this time, e.g. 1d")
+      ->transform(CLI::AsNumberWithUnit(seconds, CLI::AsNumberWithUnit::UNIT_REQUIRED, "TIME"));
+  command->add_option("--total-size", recorder.total_bytes, "Delete the oldest segments beyond this size, e.g. 2GB")
+      ->transform(size());
+  command->add_option("--min-free", recorder.min_free_bytes, "End the recording when the disk has less free (default 64MB)")
+      ->transform(size());
+  command->add_option("--max-wait", recorder.max_wait_ns,
+                      "Longest single wait of the program for the writer; then the recording ends (default 5s)")
+      ->transform(duration());
+  command->add_option("--max-total-wait", recorder.max_total_wait_ns, "The same for all waits together (default: none)")
+      ->transform(duration());
+  command->add_flag("--suspended", recorder.suspended, "Begin only with `heaptape ctl PID start`");
+  command->add_flag("--no-touched-pages", arguments->no_big_blocks, "Do not record which pages of large blocks are used");
+  command->add_flag("-v,--verbose", arguments->verbose, "Say what was recorded, with all figures");
+  command->add_option("command", arguments->command, "The program and its arguments, after --")->required();
+  command->footer(
+      "The program's own status is returned, 128 + N if signal N ended it; 1 if nothing could be recorded.\n"
+      "Examples:\n"
+      "  heaptape record -o guard.tape -- tor -f torrc\n"
+      "  heaptape record --segment-time 1d --total-size 2GB -o relay.tape -- tor -f torrc\n"
+      "  LD_PRELOAD=libmimalloc.so.2 heaptape record -- redis-server    record it on top of another allocator");
+  command->callback([arguments, &status] { status = Run(*arguments); });
+}
+
+}  // namespace heaptape::commands

@@ -1,0 +1,169 @@
+// Every call a program can make, and what a user can get wrong, recorded from small programs.
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/recorder/recorded_program.h"
+
+namespace heaptape {
+namespace {
+
+using ::testing::HasSubstr;
+
+// The one event of that operation and size, failing the test where there is none or more.
+Event Only(const ReadTrace& trace, Op op, std::uint64_t size) {
+  std::vector<Event> found;
+  for (const Event& event : trace.events) {
+    if (event.op == op && event.size == size) found.push_back(event);
+  }
+  EXPECT_EQ(found.size(), 1u) << OpName(op) << " " << size;
+  return found.empty() ? Event{} : found[0];
+}
+
+TEST(RecordCalls, EveryCallIsThereWithSizeAlignmentAndOutcome) {
+  TemporaryFolder folder;
+  const Recorded recorded = RecordAndCheck({TestProgram("every_call")}, folder.File("calls.tape"));
+  EXPECT_EQ(recorded.launch.exit_status, 0);
+  const ReadTrace& trace = recorded.trace;
+  Only(trace, Op::kMalloc, 100001);
+  const Event block = Only(trace, Op::kCalloc, 7 * 1003);
+  EXPECT_EQ(Only(trace, Op::kRealloc, 10007).slot, block.slot);
+  EXPECT_FALSE(Only(trace, Op::kRealloc, 10007).fresh());
+  const Event fresh = Only(trace, Op::kRealloc, 10009);
+  EXPECT_TRUE(fresh.fresh());
+  EXPECT_EQ(Only(trace, Op::kReallocArray, 3 * 4001).slot, fresh.slot);
+  EXPECT_TRUE(Only(trace, Op::kReallocArray, 5 * 2003).fresh());
+  EXPECT_EQ(Only(trace, Op::kPosixMemalign, 10037).alignment(), 256u);
+  EXPECT_EQ(Only(trace, Op::kAlignedAlloc, 10048).alignment(), 64u);
+  EXPECT_EQ(Only(trace, Op::kMemalign, 10061).alignment(), 4096u);
+  Only(trace, Op::kValloc, 10067);
+  Only(trace, Op::kPvalloc, 10069);
+  EXPECT_TRUE(Only(trace, Op::kMalloc, kSizeMax).failed());
+  const Event kept = Only(trace, Op::kMalloc, 10079);
+  const Event refused = Only(trace, Op::kRealloc, kSizeMax);
+  EXPECT_TRUE(refused.failed());
+  EXPECT_EQ(refused.slot, kept.slot);
+  EXPECT_EQ(Only(trace, Op::kTrim, 12345).op, Op::kTrim);
+  EXPECT_EQ(Only(trace, Op::kMallopt, 1 << 20).slot, static_cast<std::uint32_t>(-3));  // M_MMAP_THRESHOLD
+  // realloc(p, 0) is a free: the next event is the free of that slot.
+  const Event gone = Only(trace, Op::kMalloc, 10091);
+  const auto at = std::find(trace.events.begin(), trace.events.end(), gone);
+  ASSERT_NE(at, trace.events.end());
+  EXPECT_EQ((at + 1)->op, Op::kFree);
+  EXPECT_EQ((at + 1)->slot, gone.slot);
+  Only(trace, Op::kMalloc, 10093);
+}
+
+TEST(RecordCalls, TheSameProgramGivesTheSameEvents) {
+  TemporaryFolder folder;
+  const Recorded first = RecordAndCheck({TestProgram("every_call")}, folder.File("first.tape"));
+  const Recorded second = RecordAndCheck({TestProgram("every_call")}, folder.File("second.tape"));
+  const auto calls = [](const ReadTrace& trace) {
+    std::vector<Event> kept;
+    for (const Event& event : trace.events) {
+      if (event.op != Op::kTime) kept.push_back(event);
+    }
+    return kept;
+  };
+  EXPECT_TRUE(calls(first.trace) == calls(second.trace));
+}
+
+TEST(RecordCalls, ThreadsKeepTheirNumbersApartAndNothingIsLost) {
+  TemporaryFolder folder;
+  const Recorded recorded = RecordAndCheck({TestProgram("threads"), "4", "3", "20000"}, folder.File("threads.tape"));
+  EXPECT_EQ(recorded.launch.exit_status, 0);
+  EXPECT_EQ(recorded.trace.threads_started, 12u);
+  EXPECT_EQ(recorded.trace.counts.at(Op::kThreadEnd), 12u);
+  EXPECT_GE(recorded.trace.counts.at(Op::kMalloc), 12u * 20002u);
+  EXPECT_LT(recorded.trace.live_objects, 50u);
+}
+
+TEST(RecordCalls, TwoHundredThreadsBornAndDeadInALoop) {
+  TemporaryFolder folder;
+  const Recorded recorded = RecordAndCheck({TestProgram("threads"), "200", "5", "50"}, folder.File("many.tape"));
+  EXPECT_EQ(recorded.launch.exit_status, 0);
+  EXPECT_EQ(recorded.trace.threads_started, 1000u);
+  EXPECT_LE(recorded.trace.summary.peak_threads, 201u);
+}
+
+TEST(RecordCalls, MoreThreadsThanThePoolHasChunksFor) {
+  TemporaryFolder folder;
+  const Recorded recorded = RecordAndCheck({TestProgram("threads"), "800", "1", "20"}, folder.File("more.tape"));
+  EXPECT_EQ(recorded.launch.exit_status, 0);
+  EXPECT_EQ(recorded.trace.threads_started, 800u);
+}
+
+TEST(RecordCommand, GivesTheProgramsOwnStatusAndOutput) {
+  TemporaryFolder folder;
+  const std::string record = absl::StrCat(HEAPTAPE_PROGRAM, " record -o ", folder.File("out.tape"), " -- ");
+  const ShellResult seven = Shell(record + "sh -c 'echo out; echo err >&2; exit 7'");
+  EXPECT_EQ(seven.status, 7);
+  EXPECT_EQ(seven.output, "out\nerr\n");
+  EXPECT_EQ(Shell(record + "sh -c 'kill -TERM $$'").status, 128 + 15);
+  EXPECT_EQ(Shell(record + "env").output, Shell("env").output);
+}
+
+TEST(RecordCommand, LeavesNoProcessBehind) {
+  TemporaryFolder folder;
+  RecordAndCheck({TestProgram("every_call")}, folder.File("calls.tape"));
+  EXPECT_EQ(folder.Names(), std::vector<std::string>{"calls.tape"});
+  EXPECT_EQ(std::filesystem::status(folder.File("calls.tape")).permissions(),
+            std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+}
+
+struct BadInput {
+  std::string output;  // below the test's folder unless absolute
+  std::string command_line;
+  std::string says;
+};
+
+void PrintTo(const BadInput& input, std::ostream* out) { *out << input.output << " -- " << input.command_line; }
+
+class RecordBadInput : public ::testing::TestWithParam<BadInput> {};
+
+TEST_P(RecordBadInput, OneClearSentenceAndNothingLeftBehind) {
+  TemporaryFolder folder;
+  const std::string output = GetParam().output.substr(0, 1) == "/" ? GetParam().output : folder.File(GetParam().output);
+  const ShellResult result = Shell(absl::StrCat(HEAPTAPE_PROGRAM, " record -o ", output, " -- ", GetParam().command_line));
+  EXPECT_NE(result.status, 0) << result.output;
+  EXPECT_THAT(result.output, HasSubstr(GetParam().says));
+  EXPECT_EQ(std::count(result.output.begin(), result.output.end(), '\n'), 1) << result.output;
+  EXPECT_TRUE(folder.Names().empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Cases, RecordBadInput,
+    ::testing::Values(BadInput{"x.tape", "/no/such/program", "/no/such/program: no such program"},
+                      BadInput{"x.tape", "no-such-program-anywhere", "no such program in any folder of PATH"},
+                      BadInput{"x.tape", "/etc/passwd", "is not a program that may be run"},
+                      BadInput{"x.tape", HEAPTAPE_TEST_PROGRAMS "/static_program", "is statically linked"},
+                      BadInput{"x.tape", HEAPTAPE_TEST_PROGRAMS "/own_malloc", "brings its own malloc"},
+                      BadInput{"/no/such/folder/x.tape", "true", "no such folder for the recording"},
+                      BadInput{"", "true", "is a folder"},
+                      BadInput{"/dev/null/x.tape", "true", "no such folder for the recording"}));
+
+TEST(RecordCommand, ASetuidProgramIsRefusedWithTheReason) {
+  TemporaryFolder folder;
+  const std::string copy = folder.File("setuid-program");
+  std::filesystem::copy_file(TestProgram("every_call"), copy);
+  if (geteuid() == 0) {
+    ASSERT_EQ(chown(copy.c_str(), 65534, 65534), 0);
+  } else {
+    GTEST_SKIP() << "only root can make a program of another user";
+  }
+  std::filesystem::permissions(copy, std::filesystem::perms(04755));
+  const ShellResult result = Shell(absl::StrCat(HEAPTAPE_PROGRAM, " record -o ", folder.File("x.tape"), " -- ", copy));
+  EXPECT_EQ(result.status, 1);
+  EXPECT_THAT(result.output, HasSubstr("gains rights when it is run"));
+  EXPECT_EQ(folder.Names(), std::vector<std::string>{"setuid-program"});
+}
+
+}  // namespace
+}  // namespace heaptape

@@ -1,0 +1,134 @@
+#include "tests/recorder/recorded_program.h"
+
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+
+namespace heaptape {
+
+TemporaryFolder::TemporaryFolder() {
+  std::string pattern = (std::filesystem::temp_directory_path() / "heaptape-test-XXXXXX").string();
+  path_ = mkdtemp(pattern.data()) ? pattern : "";
+}
+
+TemporaryFolder::~TemporaryFolder() {
+  std::error_code error;
+  std::filesystem::remove_all(path_, error);
+}
+
+std::vector<std::string> TemporaryFolder::Names() const {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(path_)) names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+ReadTrace ReadAndCheck(const std::string& path, std::uint64_t keep) {
+  ReadTrace trace;
+  absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(path);
+  EXPECT_TRUE(reader.ok()) << reader.status();
+  if (!reader.ok()) return trace;
+  trace.info = (*reader)->info();
+  trace.summary = (*reader)->summary();
+  std::vector<std::uint64_t> sizes;
+  std::vector<bool> alive;
+  std::vector<bool> threads(65536, false);
+  threads[0] = true;
+  std::uint64_t faults = 0;
+  for (;;) {
+    absl::StatusOr<EventBlock> block = (*reader)->Next();
+    EXPECT_TRUE(block.ok()) << block.status();
+    if (!block.ok() || block->events.empty()) break;
+    for (const Event& event : block->events) {
+      ++trace.counts[event.op];
+      if (trace.events.size() <= keep) trace.events.push_back(event);
+      if (event.op == Op::kThreadStart) {
+        faults += threads[event.thread];
+        threads[event.thread] = true;
+        ++trace.threads_started;
+      } else if (IsCall(event.op) && !threads[event.thread]) {
+        ++faults;
+      }
+      if (event.op == Op::kThreadEnd) threads[event.thread] = false;
+      if (event.failed()) continue;
+      if (StartsObject(event)) {
+        if (event.slot >= alive.size()) {
+          alive.resize(event.slot + 1, false);
+          sizes.resize(event.slot + 1, 0);
+        }
+        faults += alive[event.slot];
+        alive[event.slot] = true;
+        sizes[event.slot] = event.size;
+        ++trace.live_objects;
+        trace.live_bytes += event.size;
+      } else if (event.op == Op::kFree || event.op == Op::kRealloc || event.op == Op::kReallocArray) {
+        const bool known = event.slot < alive.size() && alive[event.slot];
+        faults += !known;
+        if (!known) continue;
+        trace.live_bytes -= sizes[event.slot];
+        if (event.op == Op::kFree) {
+          alive[event.slot] = false;
+          --trace.live_objects;
+        } else {
+          sizes[event.slot] = event.size;
+          trace.live_bytes += event.size;
+        }
+      }
+    }
+  }
+  if (trace.events.size() > keep) trace.events.clear();
+  EXPECT_EQ(faults, 0u) << path << ": events that contradict what was before";
+  if (auto resident = (*reader)->ReadResident(); resident.ok()) trace.resident = *resident;
+  if (auto touched = (*reader)->ReadTouched(); touched.ok()) trace.touched = *touched;
+  trace.damage = (*reader)->damage();
+  return trace;
+}
+
+LaunchOptions TestLaunchOptions(const std::string& output, const RecorderOptions& options) {
+  LaunchOptions launch;
+  launch.preload_path = HEAPTAPE_PRELOAD;
+  launch.output = output;
+  launch.recorder = options;
+  return launch;
+}
+
+Recorded RecordAndCheck(const std::vector<std::string>& command, const std::string& output, const RecorderOptions& options) {
+  Recorded recorded;
+  absl::StatusOr<LaunchResult> launch = RunRecorded(command, TestLaunchOptions(output, options));
+  EXPECT_TRUE(launch.ok()) << launch.status();
+  if (!launch.ok()) return recorded;
+  recorded.launch = *launch;
+  EXPECT_TRUE(launch->recorded);
+  EXPECT_EQ(launch->error, "");
+  EXPECT_EQ(launch->ended_early, "");
+  EXPECT_EQ(launch->figures["lost"], 0u);
+  EXPECT_EQ(launch->figures["unknown_frees"], 0u);
+  EXPECT_EQ(launch->figures["missed_frees"], 0u);
+  recorded.trace = ReadAndCheck(output);
+  EXPECT_TRUE(recorded.trace.summary.complete);
+  EXPECT_TRUE(recorded.trace.damage.empty());
+  EXPECT_EQ(recorded.trace.summary.event_count, launch->figures["events"]);
+  return recorded;
+}
+
+std::string TestProgram(const std::string& name) { return absl::StrCat(HEAPTAPE_TEST_PROGRAMS, "/", name); }
+
+ShellResult Shell(const std::string& command_line) {
+  ShellResult result;
+  FILE* pipe = popen(absl::StrCat("(", command_line, ") 2>&1").c_str(), "r");
+  if (!pipe) return {127, ""};
+  char buffer[4096];
+  std::size_t got;
+  while ((got = std::fread(buffer, 1, sizeof(buffer), pipe)) > 0) result.output.append(buffer, got);
+  const int status = pclose(pipe);
+  result.status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  return result;
+}
+
+}  // namespace heaptape

@@ -1,0 +1,72 @@
+// Records a program and reads the trace back, with everything checked that holds for every trace.
+
+#ifndef HEAPTAPE_TESTS_RECORDER_RECORDED_PROGRAM_H_
+#define HEAPTAPE_TESTS_RECORDER_RECORDED_PROGRAM_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "recorder/launch.h"
+#include "traces/event.h"
+#include "traces/trace_info.h"
+#include "traces/trace_reader.h"
+
+namespace heaptape {
+
+// A folder of its own that goes with the test.
+class TemporaryFolder {
+ public:
+  TemporaryFolder();
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  std::string File(const std::string& name) const { return path_ + "/" + name; }
+  const std::string& path() const { return path_; }
+  std::vector<std::string> Names() const;
+
+ private:
+  std::string path_;
+};
+
+struct ReadTrace {
+  TraceInfo info;
+  TraceSummary summary;
+  std::vector<Event> events;  // empty where there were more than `keep`
+  std::map<Op, std::uint64_t> counts;
+  std::uint64_t live_objects = 0;
+  std::uint64_t live_bytes = 0;
+  std::uint64_t threads_started = 0;
+  std::vector<ResidentSample> resident;
+  std::vector<TouchRecord> touched;
+  std::vector<std::string> damage;
+};
+
+// Reads every event and fails the test where the trace contradicts itself: an object freed twice or never
+// allocated, a slot taken twice, an event of a thread that is not alive.
+ReadTrace ReadAndCheck(const std::string& path, std::uint64_t keep = 1'000'000);
+
+// Records and requires that a trace came out, complete and with nothing lost or unexplained.
+struct Recorded {
+  LaunchResult launch;
+  ReadTrace trace;
+};
+Recorded RecordAndCheck(const std::vector<std::string>& command, const std::string& output,
+                        const RecorderOptions& options = {});
+
+LaunchOptions TestLaunchOptions(const std::string& output, const RecorderOptions& options = {});
+
+// A program of tests/programs.
+std::string TestProgram(const std::string& name);
+
+// Runs a command line in a shell; its status and what it printed on stdout and stderr together.
+struct ShellResult {
+  int status = 0;
+  std::string output;
+};
+ShellResult Shell(const std::string& command_line);
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_TESTS_RECORDER_RECORDED_PROGRAM_H_
