@@ -139,33 +139,62 @@ std::uint32_t EventEncoder::Start(Op op, unsigned log2_alignment, std::uint64_t 
   } else {
     Request(MakeKey(static_cast<unsigned>(op), log2_alignment, size), thread);
   }
-  return state_.objects.Push() - 1;
+  const Node node = state_.objects.Push();
+  if (node >= births_.size()) births_.resize(std::max<std::size_t>(std::size_t{node} + 1, births_.size() * 3 / 2));
+  births_[node] = next_birth_++;
+  return node - 1;
 }
 
-unsigned EventEncoder::Place(Node node) const {
+unsigned EventEncoder::Place(Node node, unsigned& far) const {
   const LiveList& list = state_.objects;
   Node after = list.next(state_.gap);
   if (after == node) return kPlaceAfter;
   Node before = state_.gap;
   if (before == node) return kPlaceBefore;
   Node newest = list.newest();
-  for (unsigned i = kPlaceNewest; i < kPlaceEscape; ++i, newest = list.prev(newest))
+  for (unsigned i = kPlaceNewest; i < kPlaceFar; ++i, newest = list.prev(newest))
     if (newest == node) return i;
-  for (unsigned i = 1; i < 8; ++i) {
-    after = list.next(after);
-    if (after == node) return kPlaceAfter + i;
-    before = list.prev(before);
-    if (before == node) return kPlaceBefore + i;
+  for (unsigned i = 0; i < kFarGaps; ++i) {
+    far = 2 * i;
+    if (list.next(state_.old_gaps[i]) == node) return kPlaceFar;
+    ++far;
+    if (state_.old_gaps[i] == node) return kPlaceFar;
+  }
+  // Births tell the direction and that it is not worth walking: at least as many lie between.
+  const auto distance = static_cast<std::int32_t>(births_[node] - births_[before != LiveList::kEnd ? before : after]);
+  constexpr std::int32_t kWorthWalking = 16 * kFarReach;
+  if (distance > 0 && distance < kWorthWalking) {
+    for (unsigned i = 1; i < kFarReach; ++i) {
+      after = list.next(after);
+      if (after != node) continue;
+      if (i < 8) return kPlaceAfter + i;
+      far = kFarSteps + 2 * (i - 8);
+      return kPlaceFar;
+    }
+  } else if (distance <= 0 && -distance < kWorthWalking) {
+    for (unsigned i = 1; i < kFarReach; ++i) {
+      before = list.prev(before);
+      if (before != node) continue;
+      if (i < 8) return kPlaceBefore + i;
+      far = kFarSteps + 2 * (i - 8) + 1;
+      return kPlaceFar;
+    }
   }
   return kPlaceEscape;
 }
 
+void EventEncoder::PutPlace(unsigned place, unsigned far, std::uint32_t slot) {
+  if (place == kPlaceFar) columns_[kFarPlaces].push_back(static_cast<std::uint8_t>(far));
+  if (place == kPlaceEscape) PutVarint(columns_[kEscapes], slot);
+}
+
 void EventEncoder::Free(std::uint32_t slot, std::uint16_t thread) {
   const Node node = slot + 1;
-  const unsigned place = Place(node);
+  unsigned far = 0;
+  const unsigned place = Place(node, far);
   Token(place, thread);
-  if (place == kPlaceEscape) PutVarint(columns_[kEscapes], slot);
-  state_.Remove(node);
+  PutPlace(place, far, slot);
+  state_.Remove(node, place, far);
 }
 
 void EventEncoder::Reallocate(Op op, std::uint32_t slot, std::uint64_t size, std::uint16_t thread) {
@@ -175,9 +204,10 @@ void EventEncoder::Reallocate(Op op, std::uint32_t slot, std::uint64_t size, std
     return;
   }
   Request(MakeKey(op == Op::kRealloc ? kInPlaceRealloc : kInPlaceReallocArray, 0, size), thread);
-  const unsigned place = node == state_.last_realloc ? kPlaceLastRealloc : Place(node);
+  unsigned far = 0;
+  const unsigned place = node == state_.last_realloc ? kPlaceLastRealloc : Place(node, far);
   columns_[kReallocPlaces].push_back(static_cast<std::uint8_t>(place));
-  if (place == kPlaceEscape) PutVarint(columns_[kEscapes], slot);
+  PutPlace(place, far, slot);
   state_.last_realloc = node;
 }
 
@@ -234,32 +264,15 @@ void EventEncoder::NextBlock(bool restart) {
 
 // --- decoder ---
 
-Node EventDecoder::Find(unsigned place) const {
-  const LiveList& list = state_.objects;
-  Node node;
-  if (place < kPlaceBefore) {
-    node = list.next(state_.gap);
-    for (; place > kPlaceAfter; --place) node = list.next(node);
-  } else if (place < kPlaceNewest) {
-    node = state_.gap;
-    for (; place > kPlaceBefore; --place) node = list.prev(node);
-  } else {
-    node = list.newest();
-    for (; place > kPlaceNewest; --place) node = list.prev(node);
-  }
-  return node;
-}
-
 Node EventDecoder::Escaped(std::uint64_t slot) const {
   const Node node = slot < format::kMaxLiveObjects ? static_cast<Node>(slot) + 1 : LiveList::kEnd;
   return state_.objects.IsLive(node) ? node : LiveList::kEnd;
 }
 
 absl::Status EventDecoder::Decode(std::span<const std::uint8_t> raw, std::uint64_t event_count,
-                                  std::uint64_t start_step, std::uint64_t resolution_ns,
-                                  std::vector<Event>& events) {
+                                  std::uint64_t start_step, std::uint64_t resolution_ns) {
   const auto bad = [](const char* what) { return absl::DataLossError(what); };
-  events.clear();
+  event_count_ = 0;
   format::Cursor in(raw);
   const std::uint64_t cleared = in.Varint();
   std::array<std::uint64_t, kColumnCount> lengths;
@@ -320,14 +333,14 @@ absl::Status EventDecoder::Decode(std::span<const std::uint8_t> raw, std::uint64
   LiveList& list = state_.objects;
   if (list.slot_count() + tokens.size() > format::kMaxLiveObjects) return bad("more live objects than supported");
   list.Reserve(tokens.size() + 1);
-  events.resize(event_count);
-  Event* out = events.data();
-  const auto stop_at = [&events](const Event* end, const char* what) {
-    events.resize(static_cast<std::size_t>(end - events.data()));
+  if (events_.size() < event_count) events_.resize(event_count);
+  Event* out = events_.data();
+  const auto stop_at = [this](const Event* end, const char* what) {
+    event_count_ = static_cast<std::size_t>(end - events_.data());
     return absl::DataLossError(what);
   };
 
-  format::Cursor places(columns[kReallocPlaces]), escapes(columns[kEscapes]), rare(columns[kRare]),
+  format::Cursor places(columns[kReallocPlaces]), far_places(columns[kFarPlaces]), escapes(columns[kEscapes]), rare(columns[kRare]),
       runs(columns[kThreadRuns]), mark_events(columns[kMarkEvents]), mark_steps(columns[kMarkSteps]);
   const std::uint32_t* wide = wide_.data();
   const Event* fresh = templates_.data() + old_size;
@@ -358,10 +371,14 @@ absl::Status EventDecoder::Decode(std::span<const std::uint8_t> raw, std::uint64
     for (; at < stop; ++at) {
       const unsigned token = tokens[at];
       if (token < kTokenRare) {
-        const Node node = token == kPlaceEscape ? Escaped(escapes.Varint()) : Find(token);
+        unsigned far = 0;
+        Node node;
+        if (token < kPlaceFar) node = state_.AtPlace(token);
+        else if (token == kPlaceFar) node = state_.AtFarPlace(far = far_places.U8());
+        else node = Escaped(escapes.Varint());
         if (node == LiveList::kEnd) return stop_at(out, "a free of nothing");
         *out++ = Event{Op::kFree, 0, thread, node - 1, 0};
-        state_.Remove(node);
+        state_.Remove(node, token, far);
         continue;
       }
       Event event;
@@ -392,7 +409,8 @@ absl::Status EventDecoder::Decode(std::span<const std::uint8_t> raw, std::uint64
       if ((event.op == Op::kRealloc || event.op == Op::kReallocArray) && !event.fresh()) {
         const unsigned place = places.U8();
         Node node = 0;
-        if (place < kPlaceEscape) node = Find(place);
+        if (place < kPlaceFar) node = state_.AtPlace(place);
+        else if (place == kPlaceFar) node = state_.AtFarPlace(far_places.U8());
         else if (place == kPlaceLastRealloc) node = state_.last_realloc;
         else if (place == kPlaceEscape) node = Escaped(escapes.Varint());
         if (node == LiveList::kEnd || !places.ok()) return stop_at(out, "a realloc of nothing");
@@ -404,10 +422,12 @@ absl::Status EventDecoder::Decode(std::span<const std::uint8_t> raw, std::uint64
       *out++ = event;
     }
   }
-  if (marks + token_count != event_count || places.remaining() || escapes.remaining() || rare.remaining() ||
-      runs.remaining() || mark_events.remaining() || mark_steps.remaining() || !mark_steps.ok() || !escapes.ok())
+  if (marks + token_count != event_count || places.remaining() || far_places.remaining() || escapes.remaining() || rare.remaining() ||
+      runs.remaining() || mark_events.remaining() || mark_steps.remaining() || !mark_steps.ok() || !escapes.ok() ||
+      !far_places.ok())
     return stop_at(out, "columns do not fit the tokens");
 
+  event_count_ = event_count;
   templates_.resize(dictionary.size());
   dictionary.Rank();
   for (unsigned i = 0; i < dictionary.hot_count(); ++i)

@@ -40,6 +40,7 @@ enum Column : unsigned {
   kNewKinds,      // kTokenNew: kind, then the alignment's log2
   kNewSizes,      // ... and size, varint
   kReallocPlaces, // one byte an in-place realloc: like a free's token, or kPlaceLastRealloc
+  kFarPlaces,     // one byte a kPlaceFar: see kFarGaps
   kEscapes,       // slots of frees and reallocs no place names, varint
   kRare,          // kTokenRare: op, flags, slot + 1, size
   kThreadRuns,    // run length, thread
@@ -52,7 +53,13 @@ enum Column : unsigned {
 inline constexpr unsigned kPlaceAfter = 0;          // + n: n further than the successor of the last gap
 inline constexpr unsigned kPlaceBefore = 8;         // + n: n before the predecessor of the last gap
 inline constexpr unsigned kPlaceNewest = 16;        // + n: n-th before the newest
+inline constexpr unsigned kPlaceFar = 30;           // kFarPlaces says where
 inline constexpr unsigned kPlaceEscape = 31;
+// In kFarPlaces: 2 i + side for the i-th older gap (side 0: its successor, 1: its predecessor), then
+// kFarSteps + 2 n + side for 8 + n steps from the last gap.
+inline constexpr unsigned kFarGaps = 8;
+inline constexpr unsigned kFarSteps = 2 * kFarGaps;
+inline constexpr unsigned kFarReach = 8 + (256 - kFarSteps) / 2;  // steps beyond which a place is not far but escaped
 inline constexpr unsigned kPlaceLastRealloc = 32;   // in kReallocPlaces only
 inline constexpr unsigned kTokenRare = 32;
 inline constexpr unsigned kTokenNew = 33;
@@ -90,22 +97,58 @@ class Dictionary {
   std::vector<std::uint32_t> cold_, warm_;  // scratch of Rank()
 };
 
-// The part of the state that both sides keep alike.
+// The part of the state that both sides keep alike. A gap is the place between two live objects where one
+// was freed, given as the node before it.
 struct CodecState {
+  using Node = LiveList::Node;
+
   LiveList objects;
-  LiveList::Node gap = LiveList::kEnd;           // the node before the last one freed
-  LiveList::Node last_realloc = LiveList::kEnd;  // kEnd where it has been freed
+  Node gap = LiveList::kEnd;                // of the last free
+  std::array<Node, kFarGaps> old_gaps{};    // those that were left for elsewhere, latest first
+  Node last_realloc = LiveList::kEnd;       // kEnd where it has been freed
   Dictionary dictionary;
 
   // Forgets all but the live objects.
   void ClearContext() {
     gap = last_realloc = LiveList::kEnd;
+    old_gaps = {};
     dictionary.Clear();
   }
-  void Remove(LiveList::Node node) {
+
+  // kEnd where there is none. `place` is below kPlaceFar.
+  Node AtPlace(unsigned place) const {
+    if (place == kPlaceAfter) return objects.next(gap);
+    if (place == kPlaceBefore) return gap;
+    if (place >= kPlaceNewest) return Back(objects.newest(), place - kPlaceNewest);
+    return place > kPlaceBefore ? Back(gap, place - kPlaceBefore) : Forward(objects.next(gap), place);
+  }
+  Node AtFarPlace(unsigned far) const {
+    const Node from = far < kFarSteps ? old_gaps[far / 2] : gap;
+    const unsigned steps = far < kFarSteps ? 0 : 8 + (far - kFarSteps) / 2;
+    return far & 1 ? Back(from, steps) : Forward(objects.next(from), steps);
+  }
+  // `place` and `far` are how the object was named.
+  void Remove(Node node, unsigned place, unsigned far) {
+    if (place != kPlaceAfter && place != kPlaceBefore) {
+      // The gap that is now gone to is no old one any more; the one that is left takes its rank.
+      unsigned rank = place == kPlaceFar && far < kFarSteps ? far / 2 : kFarGaps - 1;
+      for (; rank > 0; --rank) old_gaps[rank] = old_gaps[rank - 1];
+      old_gaps[0] = gap;
+    }
     gap = objects.prev(node);
+    for (Node& old : old_gaps) old = old == node ? gap : old;
     if (node == last_realloc) last_realloc = LiveList::kEnd;
     objects.Remove(node);
+  }
+
+ private:
+  Node Forward(Node node, unsigned steps) const {
+    for (; steps > 0; --steps) node = objects.next(node);
+    return node;
+  }
+  Node Back(Node node, unsigned steps) const {
+    for (; steps > 0; --steps) node = objects.prev(node);
+    return node;
   }
 };
 
@@ -133,7 +176,9 @@ class EventEncoder {
 
  private:
   void Request(RequestKey key, std::uint16_t thread);
-  unsigned Place(LiveList::Node node) const;
+  // How a live object is named; sets `far` for kPlaceFar.
+  unsigned Place(LiveList::Node node, unsigned& far) const;
+  void PutPlace(unsigned place, unsigned far, std::uint32_t slot);
   void Token(unsigned token, std::uint16_t thread) {
     columns_[kTokens].push_back(static_cast<std::uint8_t>(token));
     if (thread != thread_) SwitchThread(thread);
@@ -145,6 +190,8 @@ class EventEncoder {
   void ClearIndex();
 
   CodecState state_;
+  std::vector<std::uint32_t> births_;  // by node: objects started before it, modulo 2^32
+  std::uint32_t next_birth_ = 0;
   std::array<std::vector<std::uint8_t>, kColumnCount> columns_;
   std::vector<std::uint8_t> lengths_;
   std::size_t mark_count_ = 0;
@@ -159,11 +206,12 @@ class EventEncoder {
 
 class EventDecoder {
  public:
-  // Decodes one block's raw bytes into `events`. DataLoss without position where the bytes make no sense:
-  // `events` then has those before that place, the live objects are as after these, and the next block
-  // must be a restart.
+  // Decodes one block's raw bytes; events() are then its events. DataLoss without position where the bytes
+  // make no sense: events() are then those before that place, the live objects are as after these, and
+  // the next block must be a restart.
   absl::Status Decode(std::span<const std::uint8_t> raw, std::uint64_t event_count, std::uint64_t start_step,
-                      std::uint64_t resolution_ns, std::vector<Event>& events);
+                      std::uint64_t resolution_ns);
+  std::span<const Event> events() const { return std::span(events_).first(event_count_); }
   // Fresh context; the live objects stay as they are. objects() may then be set from a checkpoint.
   void Restart() { state_.ClearContext(); hot_templates_ = {}; templates_.clear(); }
   LiveList& objects() { return state_.objects; }
@@ -171,12 +219,13 @@ class EventDecoder {
   std::vector<bool>& threads() { return threads_; }
 
  private:
-  LiveList::Node Find(unsigned place) const;
   LiveList::Node Escaped(std::uint64_t slot) const;
 
   CodecState state_;
   std::array<Event, 256> hot_templates_{};  // by token
   std::vector<Event> templates_;            // by dictionary number
+  std::vector<Event> events_;               // as long as the longest block
+  std::size_t event_count_ = 0;
   std::vector<std::uint32_t> wide_;         // the block's dictionary numbers
   std::vector<bool> threads_ = std::vector<bool>(1, true);
 };

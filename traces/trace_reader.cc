@@ -96,15 +96,15 @@ class Reader final : public TraceReader {
         if (!status.ok()) {
           Damage(here, std::string(status.message()));
           lost_ = true;
-          if (events_.empty()) continue;
+          if (decoder_.events().empty()) continue;
         }
         EventBlock block;
-        block.events = events_;
+        block.events = decoder_.events();
         block.first_event = header.fields.first_event;
         block.first_object = header.fields.first_object;
         block.start_time_ns = header.fields.start_step * resolution_ns_;
         block.end_time_ns = (header.fields.start_step + header.fields.step_count) * resolution_ns_;
-        next_event_ = block.first_event + events_.size();
+        next_event_ = block.first_event + block.events.size();
         now_ns_ = block.end_time_ns;
         return block;
       }
@@ -277,7 +277,6 @@ class Reader final : public TraceReader {
   }
 
   absl::Status Decode(const BlockHeader& header, Span payload) {
-    events_.clear();
     const format::BlockFields& fields = header.fields;
     if (header.flags & format::kFlagRestart) {
       decoder_.Restart();
@@ -295,7 +294,7 @@ class Reader final : public TraceReader {
       if (in.pos == in_before && out.pos == out_before) break;
     }
     if (in.pos != in.size || out.pos != out.size) return absl::DataLossError("the columns' size is not as stated");
-    return decoder_.Decode(raw_, fields.event_count, fields.start_step, resolution_ns_, events_);
+    return decoder_.Decode(raw_, fields.event_count, fields.start_step, resolution_ns_);
   }
 
   // Prepares the events that lead from what is alive to what a checkpoint says; false where it is damaged.
@@ -386,8 +385,8 @@ class Reader final : public TraceReader {
     block.first_object = summary_.object_count;
     block.start_time_ns = block.end_time_ns = now_ns_;
     if (next_event_ < summary_.event_count) {
-      events_.assign(1, Event{Op::kLost, 0, 0, 0, summary_.event_count - next_event_});
-      block.events = events_;
+      missing_ = {Op::kLost, 0, 0, 0, summary_.event_count - next_event_};
+      block.events = std::span(&missing_, 1);
       block.restored = true;
       next_event_ = summary_.event_count;
     }
@@ -449,7 +448,7 @@ class Reader final : public TraceReader {
   bool lost_ = false;     // no event is readable until a checkpoint
   bool seeking_ = false;
   std::vector<std::uint8_t> raw_;
-  std::vector<Event> events_;
+  Event missing_{};
   std::vector<Event> restore_;
   std::vector<std::uint64_t> restore_numbers_;
   std::size_t restore_at_ = 0;

@@ -20,7 +20,7 @@
 namespace heaptape {
 
 struct TraceWriterOptions {
-  int compression_level = 3;                  // of zstd
+  int compression_level = 6;                  // of zstd
   int window_log = 20;                        // of zstd: its memory, here and in the reader, is about this power of two
   std::uint32_t block_events = 1u << 16;      // at most kMaxBlockEvents of format.h
   // A live-set checkpoint comes when at least so many events have passed since the last one and it would
