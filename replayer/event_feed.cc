@@ -11,12 +11,11 @@ namespace {
 // As many events may wait for a time mark; then they are sent with the clock standing still.
 constexpr std::size_t kPendingLimit = 1 << 20;
 
-bool UsesSlot(const Event& event) {
-  return event.op <= Op::kPvalloc && !(event.failed() && event.op != Op::kRealloc && event.op != Op::kReallocArray);
-}
+// A failed call took or changed no object; the worker passes it over.
+bool UsesSlot(const Event& event) { return event.op <= Op::kPvalloc && !event.failed(); }
 
-std::uint64_t MulDiv(std::uint64_t a, std::uint64_t b, std::uint64_t c) {
-  return static_cast<std::uint64_t>(static_cast<unsigned __int128>(a) * b / c);
+std::uint64_t MulDiv(std::uint64_t a, std::uint64_t b, std::uint64_t c, bool round_up = false) {
+  return static_cast<std::uint64_t>((static_cast<unsigned __int128>(a) * b + (round_up ? c - 1 : 0)) / c);
 }
 
 }  // namespace
@@ -41,73 +40,87 @@ bool EventFeed::SendSample(std::uint64_t time_ns) {
                         .size = time_ns});
 }
 
-bool EventFeed::SendEvent(const Event& event) {
-  if (!process_.Push(event)) return false;
-  last_thread_ = event.op == Op::kThreadStart || event.op == Op::kThreadEnd ? 0 : event.thread;
-  if (plan_ == nullptr) return true;
-  for (const PageRange& range : plan_->Next(event, next_object_)) {
-    if (!process_.Push({.op = static_cast<Op>(worker::kEntryTouch),
-                        .flags = 0,
-                        .thread = last_thread_,
-                        .slot = event.slot,
-                        .size = std::uint64_t{range.first_page} << 32 | range.page_count})) {
-      return false;
+bool EventFeed::SendEvents(std::span<const Event> events) {
+  if (events.empty()) return true;
+  std::size_t sent = 0;
+  if (plan_ != nullptr) {
+    for (std::size_t i = 0; i < events.size(); ++i) {
+      const Event& event = events[i];
+      const bool starts = StartsObject(event);
+      if (plan_->Concerns(event, starts, next_object_)) {
+        const std::span<const PageRange> ranges = plan_->Next(event, next_object_);
+        if (!ranges.empty()) {
+          if (!process_.Push(events.subspan(sent, i + 1 - sent))) return false;
+          sent = i + 1;
+          for (const PageRange& range : ranges) {
+            if (!process_.Push({.op = static_cast<Op>(worker::kEntryTouch),
+                                .flags = 0,
+                                .thread = event.thread,
+                                .slot = event.slot,
+                                .size = std::uint64_t{range.first_page} << 32 | range.page_count})) {
+              return false;
+            }
+          }
+        }
+      }
+      next_object_ += starts;
     }
   }
-  next_object_ += StartsObject(event);
-  return true;
+  const Event& last = events.back();
+  last_thread_ = last.op == Op::kThreadStart || last.op == Op::kThreadEnd ? 0 : last.thread;
+  return process_.Push(events.subspan(sent));
 }
 
-bool EventFeed::Send(std::uint64_t end_ns) {
-  const std::uint64_t count = pending_.size();
+bool EventFeed::SendClock(std::uint64_t events, std::uint64_t span_ns) {
+  const Event clock = {.op = static_cast<Op>(worker::kEntryClock),
+                       .flags = 0,
+                       .thread = last_thread_,
+                       .slot = static_cast<std::uint32_t>(events),
+                       .size = span_start_ns_};
+  const worker::ClockSpan span = {span_ns, span_first_event_};
+  return process_.Push(clock) && process_.Push(std::bit_cast<Event>(span));
+}
+
+bool EventFeed::SendSpan(std::span<const Event> events, std::uint64_t end_ns) {
+  const std::uint64_t count = events.size();
   const std::uint64_t span_ns = end_ns > span_start_ns_ ? end_ns - span_start_ns_ : 0;
-  if (count != 0) {
-    const Event clock = {.op = static_cast<Op>(worker::kEntryClock),
-                         .flags = 0,
-                         .thread = last_thread_,
-                         .slot = static_cast<std::uint32_t>(count),
-                         .size = span_start_ns_};
-    const worker::ClockSpan span = {span_ns, pending_first_event_};
-    if (!process_.Push(clock) || !process_.Push(std::bit_cast<Event>(span))) return false;
-  }
+  if (count != 0 && !SendClock(count, span_ns)) return false;
   // Samples come right before the first event that happens at their time or later.
   std::uint64_t sent = 0;
   while (next_sample_ < sample_count_) {
     const std::uint64_t due = SampleDue(next_sample_);
-    std::uint64_t before;  // events to send first
-    std::uint64_t time_ns = due;
+    std::uint64_t before = 0;  // events to send first
     if (by_event_number_) {
-      before = due > pending_first_event_ ? due - pending_first_event_ : 0;
-      time_ns = 0;
+      if (due > span_first_event_ + count) break;
+      before = due > span_first_event_ ? due - span_first_event_ : 0;
     } else {
       if (due > end_ns) break;
-      before = due <= span_start_ns_ ? 0 : (MulDiv(due - span_start_ns_, count, std::max<std::uint64_t>(1, span_ns)));
-      if (span_ns != 0 && MulDiv(before, span_ns, std::max<std::uint64_t>(1, count)) < due - std::min(due, span_start_ns_)) ++before;
+      if (due > span_start_ns_) before = MulDiv(due - span_start_ns_, count, span_ns, /*round_up=*/true);
     }
-    if (before > count) {
-      if (by_event_number_) break;
-      before = count;
+    if (before > sent) {
+      if (!SendEvents(events.subspan(sent, before - sent))) return false;
+      sent = before;
     }
-    for (; sent < before; ++sent) {
-      if (!SendEvent(pending_[sent])) return false;
-    }
-    if (!SendSample(time_ns)) return false;
+    if (!SendSample(by_event_number_ ? span_start_ns_ : due)) return false;
   }
-  for (; sent < count; ++sent) {
-    if (!SendEvent(pending_[sent])) return false;
-  }
-  pending_first_event_ += count;
-  pending_.clear();
+  if (!SendEvents(events.subspan(sent))) return false;
+  span_first_event_ += count;
   span_start_ns_ = std::max(span_start_ns_, end_ns);
   return true;
+}
+
+bool EventFeed::SendPending(std::uint64_t end_ns) {
+  const bool alive = SendSpan(pending_, end_ns);
+  pending_.clear();
+  return alive;
 }
 
 absl::Status EventFeed::Run() {
   const TraceSummary& summary = reader_.summary();
   const std::uint64_t thread_count = std::max<std::uint64_t>(1, summary.peak_threads);
-  bool ended = false, damaged = false;
+  bool damaged = false;
   std::uint64_t lost = 0;
-  while (!ended) {
+  while (!damaged) {
     absl::StatusOr<EventBlock> block = reader_.Next();
     if (!block.ok()) {
       notes_.push_back(absl::StrCat("stopped at damage: ", std::string(block.status().message())));
@@ -115,41 +128,51 @@ absl::Status EventFeed::Run() {
       break;
     }
     if (block->events.empty()) break;
-    if (pending_.empty()) pending_first_event_ = block->first_event;
+    std::span<const Event> events = block->events;
+    if (pending_.empty()) span_first_event_ = block->first_event;
     std::uint64_t number = block->first_event;
-    for (const Event& event : block->events) {
-      ++number;
+    std::size_t from = 0;
+    for (std::size_t i = 0; i < events.size(); ++i, ++number) {
+      const Event& event = events[i];
       if (event.op == Op::kTime) {
-        if (!Send(event.size)) return absl::OkStatus();
-        pending_first_event_ = number;
+        const std::span<const Event> since_mark = events.subspan(from, i - from);
+        bool alive;
+        if (pending_.empty()) {
+          alive = SendSpan(since_mark, event.size);
+        } else {
+          pending_.insert(pending_.end(), since_mark.begin(), since_mark.end());
+          alive = SendPending(event.size);
+        }
+        if (!alive) return absl::OkStatus();
+        from = i + 1;
+        span_first_event_ = number + 1;
         continue;
       }
       if (event.op == Op::kLost) {
         if (!reader_.damage().empty()) {
           notes_.push_back(absl::StrCat("stopped at damage: ", reader_.damage().front()));
-          ended = damaged = true;
+          damaged = true;
+          events = events.first(i);
           break;
         }
         lost += event.size;
       }
       if (static_cast<std::uint8_t>(event.op) >= kOpCount || event.thread >= thread_count ||
-          (UsesSlot(event) && !event.failed() && event.slot >= summary.peak_live_objects)) {
-        return absl::DataLossError(absl::StrCat("event ", number - 1, " names an object or thread the trace does not have"));
+          (event.slot >= summary.peak_live_objects && UsesSlot(event))) {
+        return absl::DataLossError(absl::StrCat("event ", number, " names an object or thread the trace does not have"));
       }
-      pending_.push_back(event);
-      if (pending_.size() == kPendingLimit && !Send(span_start_ns_)) return absl::OkStatus();
     }
+    pending_.insert(pending_.end(), events.begin() + static_cast<std::ptrdiff_t>(from), events.end());
+    if (pending_.size() >= kPendingLimit && !SendPending(span_start_ns_)) return absl::OkStatus();
   }
-  if (!Send(std::max(span_start_ns_, damaged ? 0 : summary.duration_ns))) return absl::OkStatus();
+  if (!SendPending(damaged ? span_start_ns_ : summary.duration_ns)) return absl::OkStatus();
   if (lost != 0) notes_.push_back(absl::StrCat(lost, " events are missing in the recording: the replay goes on without them"));
-  // Marks after the last event count as events too.
-  const Event clock = {.op = static_cast<Op>(worker::kEntryClock), .flags = 0, .thread = 0, .slot = 0, .size = span_start_ns_};
-  const worker::ClockSpan span = {0, pending_first_event_};
-  if (!process_.Push(clock) || !process_.Push(std::bit_cast<Event>(span))) return absl::OkStatus();
   last_thread_ = 0;
-  if (!SendSample(damaged ? span_start_ns_ : std::max(span_start_ns_, summary.duration_ns))) return absl::OkStatus();
-  process_.Push({.op = static_cast<Op>(worker::kEntryEnd), .flags = 0, .thread = 0, .slot = 0, .size = 0});
-  process_.Publish();
+  // The clock entry tells the event number too: marks after the last event count.
+  if (SendClock(0, 0) && SendSample(span_start_ns_)) {
+    process_.Push({.op = static_cast<Op>(worker::kEntryEnd), .flags = 0, .thread = 0, .slot = 0, .size = 0});
+    process_.Publish();
+  }
   return absl::OkStatus();
 }
 

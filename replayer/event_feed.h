@@ -5,6 +5,7 @@
 #define HEAPTAPE_REPLAYER_EVENT_FEED_H_
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,8 +29,11 @@ class EventFeed {
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
-  bool Send(std::uint64_t end_ns);
-  bool SendEvent(const Event& event);
+  // Sends the events between the last time mark and the one at `end_ns`, with the samples due.
+  bool SendSpan(std::span<const Event> events, std::uint64_t end_ns);
+  bool SendPending(std::uint64_t end_ns);
+  bool SendEvents(std::span<const Event> events);
+  bool SendClock(std::uint64_t events, std::uint64_t span_ns);
   bool SendSample(std::uint64_t time_ns);
   std::uint64_t SampleDue(std::uint32_t index) const;
 
@@ -39,8 +43,8 @@ class EventFeed {
   TouchPlan* const plan_;
   const bool by_event_number_;  // a trace without time: samples are spread over its events
 
-  std::vector<Event> pending_;  // events since the last time mark
-  std::uint64_t pending_first_event_ = 0;
+  std::vector<Event> pending_;  // events of earlier blocks since the last time mark
+  std::uint64_t span_first_event_ = 0;
   std::uint64_t span_start_ns_ = 0;
   std::uint64_t next_object_ = 0;
   std::uint32_t next_sample_ = 0;

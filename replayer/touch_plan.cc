@@ -58,6 +58,11 @@ TouchPlan::TouchPlan(std::vector<TouchRecord> records, std::uint64_t slot_count)
     ++objects_.back().count;
   }
   has_records_.resize(objects_.empty() ? 0 : slot_count);
+  SetNextRecorded();
+}
+
+void TouchPlan::SetNextRecorded() {
+  next_recorded_ = next_object_ < objects_.size() ? objects_[next_object_].object : ~std::uint64_t{0};
 }
 
 std::span<const PageRange> TouchPlan::Next(const Event& event, std::uint64_t object) {
@@ -70,6 +75,7 @@ std::span<const PageRange> TouchPlan::Next(const Event& event, std::uint64_t obj
         count = objects_[next_object_].count;
         ++next_object_;
       }
+      SetNextRecorded();
     }
     if (event.slot < has_records_.size()) {
       if (has_records_[event.slot] && count == 0) {
@@ -86,7 +92,7 @@ std::span<const PageRange> TouchPlan::Next(const Event& event, std::uint64_t obj
   }
   const bool resizes = (event.op == Op::kRealloc || event.op == Op::kReallocArray) && !event.failed();
   if (!resizes) return {};
-  const bool known = event.slot < has_records_.size() && has_records_[event.slot];
+  const bool known = HasRecords(event.slot);
   Live unknown = {0, 0, event.size};
   Live& live = known ? live_[event.slot] : unknown;
   const std::uint64_t old_bytes = std::exchange(live.bytes, event.size);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "replayer/worker/protocol.h"
 #include "traces/event.h"
 #include "traces/trace_info.h"
 
@@ -25,7 +26,14 @@ class TouchPlan {
 
   bool empty() const { return objects_.empty(); }
 
-  // To be told every event that starts, resizes or frees an object, in order. `object` is the number of the
+  // Whether Next() has anything to do with this event: a large block, or an object with records.
+  bool Concerns(const Event& event, bool starts, std::uint64_t object) const {
+    if (starts) return event.size >= worker::kLargeBlockBytes || object >= next_recorded_ || HasRecords(event.slot);
+    return (event.op == Op::kRealloc || event.op == Op::kReallocArray) &&
+           (event.size >= worker::kLargeBlockBytes || HasRecords(event.slot));
+  }
+
+  // To be told every event it concerns, in order. `object` is the number of the
   // object started (ignored otherwise). The result is valid until the next call.
   std::span<const PageRange> Next(const Event& event, std::uint64_t object);
 
@@ -45,11 +53,14 @@ class TouchPlan {
     std::uint64_t count = 0;
   };
 
+  bool HasRecords(std::uint32_t slot) const { return slot < has_records_.size() && has_records_[slot]; }
+  void SetNextRecorded();
   std::span<const PageRange> Estimate(Live& live, std::uint64_t bytes, std::uint64_t old_bytes, Op op);
 
   std::vector<TouchRecord> records_;    // by object, then in the order recorded
   std::vector<ObjectRecords> objects_;  // ascending
-  std::size_t next_object_ = 0;
+  std::size_t next_object_ = 0;         // into objects_
+  std::uint64_t next_recorded_ = ~std::uint64_t{0};  // number of that object
   absl::flat_hash_map<std::uint32_t, Live> live_;  // by slot: objects with records
   std::vector<bool> has_records_;                  // by slot
   std::array<Share, 64> shares_;                   // of fresh blocks, by log2 of the size

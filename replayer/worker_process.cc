@@ -144,7 +144,22 @@ WorkerProcess::~WorkerProcess() {
   if (shared_ != nullptr) munmap(shared_, shared_->file_bytes);
 }
 
+bool WorkerProcess::Push(std::span<const Event> entries) {
+  while (!entries.empty()) {
+    if (head_ - known_tail_ == ring_entries_ && !AwaitRoom()) return false;
+    const std::uint64_t at = head_ & (ring_entries_ - 1);
+    const std::uint64_t room = std::min({ring_entries_ - (head_ - known_tail_), ring_entries_ - at, kPublishEntries});
+    const std::size_t count = std::min<std::size_t>(room, entries.size());
+    std::copy_n(entries.begin(), count, ring_ + at);
+    entries = entries.subspan(count);
+    head_ += count;
+    if (head_ - published_ >= kPublishEntries) Publish();
+  }
+  return true;
+}
+
 void WorkerProcess::Publish() {
+  published_ = head_;
   shared_->head.store(head_);
   if (shared_->worker_waits.exchange(0) != 0) {
     shared_->head_signal.fetch_add(1);

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -40,13 +41,9 @@ class WorkerProcess {
 
   void set_watch(Watch watch) { watch_ = std::move(watch); }
 
-  // Appends one ring entry, waiting for room. False once the worker has ended.
-  bool Push(const Event& entry) {
-    if (head_ - known_tail_ == ring_entries_ && !AwaitRoom()) return false;
-    ring_[head_ & (ring_entries_ - 1)] = entry;
-    if ((++head_ & (kPublishEntries - 1)) == 0) Publish();
-    return true;
-  }
+  // Appends entries to the ring, waiting for room. False once the worker has ended.
+  bool Push(std::span<const Event> entries);
+  bool Push(const Event& entry) { return Push(std::span(&entry, 1)); }
   // Lets the worker see what was pushed.
   void Publish();
   // Waits until the worker has ended by itself or the watch has had it killed.
@@ -83,6 +80,7 @@ class WorkerProcess {
   worker::WorkerSample* samples_ = nullptr;
   std::uint64_t ring_entries_ = 0;
   std::uint64_t head_ = 0;
+  std::uint64_t published_ = 0;
   std::uint64_t known_tail_ = 0;
   bool ended_ = false;
   int end_signal_ = 0;

@@ -5,6 +5,9 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include <algorithm>
+#include <bit>
+
 #include "replayer/worker/kernel.h"
 #include "replayer/worker/machine.h"
 #include "replayer/worker/pool.h"
@@ -163,7 +166,7 @@ void Replayer::TakeSample(const Event& entry) {
   if (entry.slot >= shared_->settings.sample_capacity) return;
   WorkerSample& sample = samples_[entry.slot];
   sample.time_ns = entry.size;
-  sample.event_number = position_;
+  sample.event_number = shared_->position.load(std::memory_order_relaxed);
   sample.heap_rss_bytes = MeasureHeap();
   sample.live_bytes = live_bytes_;
   sample.live_objects = live_objects_;
@@ -212,7 +215,7 @@ void Replayer::KeepPace() {
 void Replayer::NoteFailure(const Event& event) {
   Findings& findings = shared_->findings;
   if (findings.allocation_failures++ != 0) return;
-  findings.first_failure_event = position_;
+  findings.first_failure_event = shared_->position.load(std::memory_order_relaxed);
   findings.first_failure_bytes = event.size;
   findings.first_failure_op = static_cast<std::uint32_t>(event.op);
 }
@@ -225,7 +228,7 @@ inline void Replayer::Store(std::uint32_t slot, void* block, std::uint64_t bytes
   }
   slots_[slot] = reinterpret_cast<std::uint64_t>(block) | size << kSizeShift;
   live_bytes_ += bytes;
-  pointer_hash_ = (pointer_hash_ ^ reinterpret_cast<std::uint64_t>(block)) * 0x9e3779b97f4a7c15;
+  pointer_hash_ = std::rotl(pointer_hash_, 7) + reinterpret_cast<std::uint64_t>(block);
 }
 
 inline std::uint64_t Replayer::SizeIn(std::uint32_t slot) const {
@@ -233,47 +236,55 @@ inline std::uint64_t Replayer::SizeIn(std::uint32_t slot) const {
   return size == kSizeElsewhere ? large_sizes_[slot] : size;
 }
 
+// Thread changes, and the start and end of threads, which are thread 0's to do. kMine: go on with this
+// event; kDone: it is done; kAgain: look again at what is next; kOver: the thread is to end.
+template <bool kLockstep>
+Replayer::Turn Replayer::TakeTurn(const Event& event, std::uint32_t self) {
+  const bool starts_or_ends = event.op == Op::kThreadStart || event.op == Op::kThreadEnd;
+  const bool by_main = starts_or_ends || !threads_.alive(event.thread);
+  const std::uint32_t executor = by_main ? 0 : event.thread;
+  if constexpr (kLockstep) {
+    if (executor != self) return threads_.HandOver(self, executor) ? Turn::kAgain : Turn::kOver;
+  } else {
+    threads_.Wear(executor);
+  }
+  if (executor != machine.thread) ++thread_changes_;
+  machine.thread = executor;
+  if (!by_main) return Turn::kMine;
+  if (event.op == Op::kThreadEnd) {
+    if (event.thread != 0 && threads_.alive(event.thread)) threads_.End(event.thread);
+  } else if (!threads_.alive(event.thread)) {
+    threads_.Start(event.thread);
+  }
+  return starts_or_ends ? Turn::kDone : Turn::kAgain;
+}
+
 template <bool kLockstep>
 bool Replayer::Advance(std::uint32_t self) {
   const bool paced = shared_->settings.clock == ClockMode::kPaced;
   const bool limited = shared_->settings.memory_limit_bytes != 0;
+  std::atomic<std::uint64_t>& position = shared_->position;
   for (;; ++tail_) {
-    if (tail_ == known_head_) known_head_ = AwaitEntries();
-    if ((tail_ & (kPublishEntries - 1)) == 0) {
+    if (tail_ == stop_) {
+      if (tail_ == known_head_) known_head_ = AwaitEntries();
       PublishTail();
-      if (limited) MeasureHeap();
+      if (limited && (tail_ & (kPublishEntries - 1)) == 0) MeasureHeap();
+      stop_ = std::min(known_head_, (tail_ | (kPublishEntries - 1)) + 1);
     }
     const Event& event = ring_[tail_ & ring_mask_];
-    if (event.thread != machine.thread || event.op == Op::kThreadStart || event.op == Op::kThreadEnd) {
-      // Threads are started and ended by thread 0.
-      const bool by_main = event.op == Op::kThreadStart || event.op == Op::kThreadEnd || !threads_.alive(event.thread);
-      const std::uint32_t executor = by_main ? 0 : event.thread;
-      if constexpr (kLockstep) {
-        if (executor != self) {
-          if (!threads_.HandOver(self, executor)) return true;
-          // Others have gone on meanwhile: look at what is next.
+    if (event.thread != machine.thread) {
+      switch (TakeTurn<kLockstep>(event, self)) {
+        case Turn::kMine:
+          break;
+        case Turn::kDone:
+          position.store(position.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+          continue;
+        case Turn::kAgain:
           --tail_;
           continue;
-        }
-      } else if (executor != machine.thread || by_main) {
-        threads_.Wear(executor);
+        case Turn::kOver:
+          return true;
       }
-      if (by_main) {
-        if (event.op == Op::kThreadEnd) {
-          if (event.thread != 0 && threads_.alive(event.thread)) threads_.End(event.thread);
-        } else if (!threads_.alive(event.thread)) {
-          threads_.Start(event.thread);
-        }
-        machine.thread = 0;
-        if (IsCall(event.op)) {
-          --tail_;
-          continue;
-        }
-        shared_->position.store(++position_, std::memory_order_relaxed);
-        continue;
-      }
-      if (executor != machine.thread) ++thread_changes_;
-      machine.thread = executor;
     }
     if (paced) KeepPace();
 
@@ -359,17 +370,31 @@ bool Replayer::Advance(std::uint32_t self) {
       case static_cast<std::uint8_t>(Op::kMallopt):
         if (functions_.mallopt != nullptr) functions_.mallopt(static_cast<int>(event.slot), static_cast<int>(event.size));
         break;
+      case static_cast<std::uint8_t>(Op::kThreadStart):
+      case static_cast<std::uint8_t>(Op::kThreadEnd):
+        if (event.thread == 0) break;  // it is always there
+        switch (TakeTurn<kLockstep>(event, self)) {
+          case Turn::kMine:
+          case Turn::kDone:
+            break;
+          case Turn::kAgain:
+            --tail_;
+            continue;
+          case Turn::kOver:
+            return true;
+        }
+        break;
       case kEntryClock: {
         const std::uint64_t start = event.size, events = event.slot;
         if (++tail_ == known_head_) known_head_ = AwaitEntries();
+        if (tail_ >= stop_) stop_ = tail_ + 1;
         ClockSpan span;
         memcpy(&span, &ring_[tail_ & ring_mask_], sizeof(span));
         machine.span_start_ns = start;
         machine.span_ns = span.span_ns;
         machine.span_first_event = span.first_event;
         machine.span_events = events;
-        position_ = span.first_event;
-        shared_->position.store(position_, std::memory_order_relaxed);
+        position.store(span.first_event, std::memory_order_relaxed);
         continue;
       }
       case kEntrySample:
@@ -383,7 +408,7 @@ bool Replayer::Advance(std::uint32_t self) {
       default:
         break;
     }
-    shared_->position.store(++position_, std::memory_order_relaxed);
+    position.store(position.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     continue;
 
   started:
@@ -393,13 +418,13 @@ bool Replayer::Advance(std::uint32_t self) {
       if (event.size < touch_limit_) {
         TouchPages(reinterpret_cast<std::uintptr_t>(block), reinterpret_cast<std::uintptr_t>(block) + event.size);
       }
-      shared_->position.store(++position_, std::memory_order_relaxed);
+      position.store(position.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
       continue;
     }
   refused:
     slots_[event.slot] = 0;
     NoteFailure(event);
-    shared_->position.store(++position_, std::memory_order_relaxed);
+    position.store(position.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
 }
 

@@ -22,6 +22,9 @@ class Replayer {
   // Replays events until the end (true) or until another thread's turn (lock-step; false).
   template <bool kLockstep>
   bool Advance(std::uint32_t self);
+  enum class Turn { kMine, kDone, kAgain, kOver };
+  template <bool kLockstep>
+  Turn TakeTurn(const Event& event, std::uint32_t self);
   static void RunThread(void* replayer, std::uint32_t thread);
 
   std::uint64_t AwaitEntries();
@@ -47,7 +50,7 @@ class Replayer {
 
   std::uint64_t tail_ = 0;
   std::uint64_t known_head_ = 0;
-  std::uint64_t position_ = 0;
+  std::uint64_t stop_ = 0;  // where the ring is to be looked after next
   std::uint64_t live_bytes_ = 0;
   std::uint64_t live_objects_ = 0;
   std::uint64_t touch_limit_ = 0;   // smaller blocks are touched by rule at once
