@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   int status = kExitDone;
   AddRecord(program, status);
   AddReplay(program, status);
+  AddReport(program, status);
   AddInspect(program, status);
   AddLab(program, status);
   AddCtl(program, status);

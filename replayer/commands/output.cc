@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -13,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/progress.h"
+#include "replayer/export/json.h"
 
 namespace heaptape::commands {
 namespace {
@@ -69,6 +71,27 @@ absl::StatusOr<std::string> ReadWhole(const std::string& path) {
     return absl::NotFoundError(absl::StrCat(path, ": cannot be read (", file ? "it is a folder" : strerror(errno), ")"));
   }
   return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+absl::StatusOr<std::vector<ReplayReport>> ReadResults(const std::vector<std::string>& paths) {
+  std::vector<ReplayReport> all;
+  for (const std::string& path : paths) {
+    const absl::StatusOr<std::string> text = ReadWhole(path);
+    if (!text.ok()) return text.status();
+    absl::StatusOr<std::vector<ReplayReport>> reports = ParseJson(*text, path);
+    if (!reports.ok()) return reports.status();
+    for (ReplayReport& report : *reports) {
+      const auto same = std::find_if(all.begin(), all.end(), [&](const ReplayReport& other) {
+        return !report.trace.digest.empty() && other.trace.digest == report.trace.digest;
+      });
+      if (same == all.end()) {
+        all.push_back(std::move(report));
+      } else {
+        same->runs.insert(same->runs.end(), report.runs.begin(), report.runs.end());
+      }
+    }
+  }
+  return all;
 }
 
 absl::Status Print(const std::string& text) {

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/status/status.h"
@@ -44,6 +45,10 @@ absl::Status CheckWritable(const std::string& path);
 absl::Status WriteWhole(const std::string& path, const std::string& text);
 
 absl::StatusOr<std::string> ReadWhole(const std::string& path);
+
+// Reads result files that `heaptape replay -o` wrote. Runs of the same recording come together, whichever
+// file they are from.
+absl::StatusOr<std::vector<ReplayReport>> ReadResults(const std::vector<std::string>& paths);
 
 // Writes to the standard output.
 absl::Status Print(const std::string& text);

@@ -26,6 +26,7 @@
 #include "replayer/export/prometheus.h"
 #include "replayer/export/table.h"
 #include "replayer/fleet.h"
+#include "replayer/report/html_report.h"
 #include "replayer/result_cache.h"
 
 namespace heaptape::commands {
@@ -47,6 +48,7 @@ struct ReplayArguments {
   FleetOptions fleet;
   std::string output;
   std::string cache_folder = absl::StrCat(DefaultCacheFolder(), "/results");
+  std::string report;
   bool no_cache = false;
 };
 
@@ -151,7 +153,9 @@ int RunReplay(ReplayArguments arguments) {
     traces.push_back(*std::move(trace));
   }
   // Refused now rather than after an hour of replays.
-  if (absl::Status writable = CheckWritable(arguments.output); !writable.ok()) return Fail(writable);
+  for (const std::string& path : {arguments.output, arguments.report}) {
+    if (absl::Status writable = CheckWritable(path); !writable.ok()) return Fail(writable);
+  }
 
   signal(SIGINT, Interrupt);
   signal(SIGTERM, Interrupt);
@@ -172,6 +176,11 @@ int RunReplay(ReplayArguments arguments) {
     const absl::StatusOr<std::string> json = ToJson(*reports, arguments.view);
     if (!json.ok()) return Fail(json.status());
     if (absl::Status written = WriteWhole(arguments.output, *json); !written.ok()) return Fail(written);
+  }
+  if (!arguments.report.empty()) {
+    const absl::StatusOr<std::string> html = ToHtml(*reports, arguments.view);
+    if (!html.ok()) return Fail(html.status());
+    if (absl::Status written = WriteWhole(arguments.report, *html); !written.ok()) return Fail(written);
   }
   const absl::StatusOr<std::string> text = Formatted(*reports, arguments);
   if (!text.ok()) return Fail(text.status());
@@ -209,6 +218,7 @@ void AddReplay(CLI::App& program, int& status) {
       ->type_name("NAME")->allow_extra_args(false);
   command->add_option("-f,--format", arguments->format, "What is printed (default: table)")
       ->transform(OneOf(kFormats))->type_name("table|json|csv|markdown|prometheus");
+  command->add_option("--report", arguments->report, "Write the HTML report")->type_name("FILE");
   command->add_option("-o,--output", arguments->output, "Write all results as JSON, for heaptape report and compare")
       ->type_name("FILE");
   AddViewOptions(*command, arguments->view);
@@ -240,7 +250,7 @@ void AddReplay(CLI::App& program, int& status) {
       "Examples:\n"
       "  heaptape replay guard.tape\n"
       "  heaptape replay guard.tape -a glibc -a mimalloc@2.0.9 -a jemalloc:dirty_decay_ms=0 --baseline glibc\n"
-      "  heaptape replay guards/*.tape --seeds 5 -o results.json\n"
+      "  heaptape replay guards/*.tape --seeds 5 -o results.json --report report.html\n"
       "  heaptape replay guard.tape --format markdown >> comment.md");
   command->callback([arguments, &status] { status = RunReplay(*arguments); });
 }

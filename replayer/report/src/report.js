@@ -1,0 +1,262 @@
+// Fills the page from the results embedded in it. Everything shown is a number of those results, formatted.
+
+import * as charts from "./charts.js";
+import * as format from "./format.js";
+
+const results = JSON.parse(document.getElementById("results").textContent);
+const drawn = [];  // {chart, option} of the current view
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "class") made.className = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+// --- the view: one trace, or all pooled -----------------------------------------------------------------
+
+function tunablesOf(run) {
+  return Object.entries(run.tunables).map(([name, value]) => `${name}=${value}`).join(",");
+}
+
+// The rows of a summary with their runs and a colour that is the same in every chart and view.
+const colours = new Map();
+function rowsOf(summary) {
+  return summary.rows.map((row) => {
+    if (!colours.has(row.label)) colours.set(row.label, charts.colourOf(colours.size));
+    const twins = summary.rows.filter((other) => other.allocator === row.allocator && other.version === row.version && other.tunables === row.tunables);
+    const runs = results.runs.filter((run) => run.error === null && run.allocator === row.allocator && run.version === row.version &&
+      tunablesOf(run) === row.tunables && (summary.trace === null || run.trace === summary.trace) &&
+      (twins.length === 1 || row.label.includes(run.library_path) || row.label.includes(`${run.settings.engine} ${run.settings.clock} ${run.settings.touch} ${run.settings.huge_pages} ${run.settings.cpu_count}`)));
+    return { ...row, run_count: row.runs, runs, colour: colours.get(row.label) };
+  });
+}
+
+// --- table -----------------------------------------------------------------------------------------------
+
+function bandText(band, formatValue) {
+  const text = element("span", {}, formatValue(band.median));
+  if (band.low !== band.high) text.append(element("small", { class: "band" }, `${formatValue(band.low)} to ${formatValue(band.high)}`));
+  return text;
+}
+
+function cell(row, key, value, text, more = {}) {
+  return element("td", { "data-row": row.label, "data-key": key, "data-value": value === null ? "" : String(value), ...more }, text);
+}
+
+function verdictTable(summary, rows) {
+  const head = ["allocator", "verdict", "steady", "peak", "end", "growth", "live", "overhead", "faults", "system calls", "time",
+    summary.baseline ? `to ${summary.baseline}` : "ratio"];
+  const table = element("table", {}, element("thead", {}, element("tr", {}, ...head.map((name) => element("th", {}, name)))));
+  const body = table.appendChild(element("tbody"));
+  for (const row of rows) {
+    const dot = element("i", { class: "dot" });
+    dot.style.background = row.colour;
+    const name = element("th", { scope: "row" }, dot, row.label);
+    const verdict = cell(row, "verdict", row.verdict, element("span", { class: `verdict ${row.verdict}` }, row.verdict));
+    if (row.recorded_under) name.append(element("small", {}, " as recorded"));
+    if (row.failed_runs > 0 && row.failed_runs < row.run_count) verdict.append(element("small", {}, ` ${row.failed_runs} of ${row.run_count} failed`));
+    const line = body.appendChild(element("tr", {}, name, verdict));
+    if (row.failed_runs === row.run_count) {
+      line.append(element("td", { colspan: String(head.length - 2), class: "error" }, row.error || "failed"));
+      continue;
+    }
+    const interval = `${format.growth(row.growth_low_bytes_per_day)} to ${format.growth(row.growth_high_bytes_per_day)}`;
+    line.append(
+      cell(row, "steady_rss_bytes", row.steady_rss_bytes.median, bandText(row.steady_rss_bytes, format.bytes), { class: "strong" }),
+      cell(row, "peak_rss_bytes", row.peak_rss_bytes.median, bandText(row.peak_rss_bytes, format.bytes)),
+      cell(row, "end_rss_bytes", row.end_rss_bytes.median, format.bytes(row.end_rss_bytes.median)),
+      cell(row, "growth_bytes_per_day", row.growth_bytes_per_day.median, format.growthOf(row), { title: `95 % interval: ${interval}` }),
+      cell(row, "steady_live_bytes", row.steady_live_bytes.median, format.bytes(row.steady_live_bytes.median)),
+      cell(row, "overhead_share", row.overhead_share.median, format.share(row.overhead_share.median)),
+      cell(row, "minor_faults", row.minor_faults.median, format.count(row.minor_faults.median)),
+      cell(row, "system_calls", row.system_calls.median, format.count(row.system_calls.median)),
+      cell(row, "wall_ns", row.wall_ns.median, format.duration(row.wall_ns.median)),
+      cell(row, "ratio", row.ratio, row.ratio === null ? "-" : `${row.ratio.toFixed(2)}x`));
+  }
+  return element("div", { class: "scroll" }, table);
+}
+
+// --- figures ---------------------------------------------------------------------------------------------
+
+function save(name, blob) {
+  const link = element("a", { download: name, href: URL.createObjectURL(blob) });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
+// A chart follows its place: the layout moves when its neighbours arrive, and when a phone is turned.
+const sizes = new ResizeObserver((entries) => {
+  for (const { target } of entries) drawn.find(({ area }) => area === target)?.chart.resize();
+});
+
+function svgText(chart) {
+  const background = getComputedStyle(document.documentElement).getPropertyValue("--surface").trim();
+  return chart.renderToSVGString({ useViewBox: true }).replace(/(<svg[^>]*>)/, `$1<rect width="100%" height="100%" fill="${background}"/>`);
+}
+
+function savePng(name, chart) {
+  const image = new Image();
+  image.onload = () => {
+    const canvas = element("canvas", { width: String(2 * chart.getWidth()), height: String(2 * chart.getHeight()) });
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    canvas.toBlob((blob) => save(name, blob));
+  };
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svgText(chart))}`;
+}
+
+// A titled chart with buttons that save it. `option` is made anew for each theme.
+function figure(into, name, title, note, option, height, level = "h2") {
+  const area = element("div", { class: "chart", id: `chart-${name}` });
+  area.style.height = `${height}px`;
+  const svg = element("button", { type: "button", title: "Save as SVG" }, "SVG");
+  const png = element("button", { type: "button", title: "Save as PNG" }, "PNG");
+  into.append(element("figure", {}, element("figcaption", {}, element(level, {}, title), element("span", { class: "save" }, svg, png)),
+    note ? element("p", { class: "note" }, note) : null, area));
+  const chart = charts.draw(area, option());
+  area.dataset.sums = JSON.stringify(charts.drawnSums(chart));
+  svg.addEventListener("click", () => save(`${name}.svg`, new Blob([svgText(chart)], { type: "image/svg+xml" })));
+  png.addEventListener("click", () => savePng(`${name}.png`, chart));
+  drawn.push({ chart, area, option });
+  sizes.observe(area);
+}
+
+function barHeight(rows, perRow) {
+  return 60 + perRow * Math.max(1, rows.filter((row) => row.failed_runs < row.run_count).length);
+}
+
+function show(summary) {
+  sizes.disconnect();
+  for (const { chart } of drawn.splice(0)) chart.dispose();
+  const main = document.querySelector("main");
+  main.replaceChildren();
+  const rows = rowsOf(summary);
+  const trace = summary.trace === null ? null : results.traces[summary.trace];
+  const look = charts.theme;
+
+  main.append(sentence(summary, rows));
+  main.append(element("section", {}, element("h2", {}, "Verdict"), verdictTable(summary, rows),
+    summary.truth ? element("p", { class: "truth" }, summary.truth.sentence) : null));
+
+  if (trace !== null) {
+    figure(main, "over-time", "Resident memory over the recording's time",
+      "Drag or pinch to zoom. The dotted line is the recorded process itself; the grey area is what the program had asked for.",
+      () => charts.overTime(look(), rows, trace.truth), 420);
+  }
+  const pair = main.appendChild(element("div", { class: "pair" }));
+  figure(pair, "peak-steady", "Steady state and peak", "", () => charts.peakAndSteady(look(), rows), barHeight(rows, 64));
+  figure(pair, "overhead", "Overhead over live bytes", "", () => charts.overhead(look(), rows), barHeight(rows, 44));
+  if (rows.some((row) => row.runs.length > 1)) {
+    const pooled = trace === null;
+    if (pooled) relateToBaseline(summary, rows);
+    figure(main, "distribution", pooled ? `Steady state of each trace, relative to ${summary.baseline}` : "Steady state over seeds",
+      "Box: quartiles; whiskers: extremes; points: single runs.", () => charts.distribution(look(), rows, pooled), 320);
+  }
+  if (trace !== null) {
+    const highest = Math.max(...rows.flatMap((row) => row.runs.map((run) => run.peak_rss_bytes)), 1);
+    const grid = element("div", { class: "grid" });
+    main.append(element("section", {}, element("h2", {}, "Each allocator by itself"),
+      element("p", { class: "note" }, "Every seed over the live bytes; the tinted part is the steady window."), grid));
+    rows.forEach((row, i) => {
+      if (row.runs.length > 0) figure(grid, `trajectory-${i}`, row.label, "", () => charts.trajectory(look(), row, highest), 200, "h3");
+    });
+  }
+  main.append(provenance(summary));
+  for (const { chart } of drawn) chart.resize();
+}
+
+// Each run of a pool against the baseline's runs of the same trace.
+function relateToBaseline(summary, rows) {
+  const base = new Map();
+  const baseline = rows.find((row) => row.label === summary.baseline);
+  for (const run of baseline ? baseline.runs : []) base.set(run.trace, [...(base.get(run.trace) || []), run.steady_rss_bytes]);
+  for (const row of rows) {
+    row.runs = row.runs.filter((run) => base.has(run.trace));
+    for (const run of row.runs) {
+      const values = base.get(run.trace);
+      run.relative = run.steady_rss_bytes / (values.reduce((a, b) => a + b, 0) / values.length || 1);
+    }
+  }
+}
+
+// The answer in one sentence.
+function sentence(summary, rows) {
+  const good = rows.filter((row) => row.failed_runs < row.run_count);
+  const best = good.reduce((a, b) => (a === null || b.steady_rss_bytes.median < a.steady_rss_bytes.median ? b : a), null);
+  const paragraph = element("p", { class: "answer" });
+  if (best === null) {
+    paragraph.append("Every replay failed.");
+    return paragraph;
+  }
+  paragraph.append(element("b", {}, best.label), " needs the least memory: ", element("b", {}, format.bytes(best.steady_rss_bytes.median)), " in the steady state");
+  const recorded = good.find((row) => row.recorded_under && row !== best);
+  if (recorded) {
+    const saving = 1 - best.steady_rss_bytes.median / recorded.steady_rss_bytes.median;
+    paragraph.append(`, ${(saving * 100).toFixed(0)} % less than ${recorded.label}, under which it was recorded`);
+  }
+  const growing = good.filter((row) => row.verdict === "bloating" || row.verdict === "growing").map((row) => row.label);
+  paragraph.append(growing.length > 0 ? `. Still growing at the end: ${growing.join(", ")}.` : ". None is still growing at the end.");
+  return paragraph;
+}
+
+function quoted(word) {
+  return /^[A-Za-z0-9_\-+=./:,@%]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+function provenance(summary) {
+  const list = element("dl");
+  const add = (name, value) => value !== "" && list.append(element("dt", {}, name), element("dd", {}, value));
+  const traces = summary.trace === null ? results.traces : [results.traces[summary.trace]];
+  for (const trace of traces) {
+    add("recording", `${trace.path}: ${trace.program || "a program"}, ${format.count(trace.events)} events in ${format.duration(trace.duration_ns)}` +
+      `${trace.recorded_under ? `, recorded under ${trace.recorded_under}` : ""}${trace.complete ? "" : ", not finished in good order"}`);
+    add("digest", trace.digest);
+  }
+  const runs = results.runs.filter((run) => summary.trace === null || run.trace === summary.trace);
+  const settings = [...new Set(runs.filter((run) => run.error === null).map((run) => `engine ${run.settings.engine}, clock ${run.settings.clock}, touch ${run.settings.touch}, huge pages ${run.settings.huge_pages}, ${run.settings.cpu_count} CPUs`))];
+  add("settings", settings.join("; "));
+  add("seeds", [...new Set(runs.map((run) => run.seed))].join(", "));
+  add("machine", `${results.machine}, Linux ${results.kernel}`);
+  add("heaptape", results.heaptape_version);
+  for (const library of new Set(runs.map((run) => `${run.allocator} ${run.version}: ${run.library_path || "not loaded"}${run.build_id ? `, build id ${run.build_id}` : ""}${run.origin ? ` (${run.origin})` : ""}`))) add("library", library);
+  for (const note of new Set(runs.flatMap((run) => run.notes))) add("note", note);
+  return element("section", {}, element("h2", {}, "How to repeat it"),
+    element("pre", {}, element("code", {}, results.command.map(quoted).join(" "))), list,
+    element("p", { class: "note" }, "Memory is heap RSS: the resident set of the replay less what the replayer itself needs. Units are powers of 1024. Growth is the Theil-Sen slope over the steady window with its 95 % interval; ± means that the interval holds no growth at all. The verdicts and every other number are defined in NUMBERS.md of heaptape."));
+}
+
+// --- theme and start ---------------------------------------------------------------------------------------
+
+function applyTheme(name) {
+  if (name) document.documentElement.dataset.theme = name;
+  for (const { chart, option } of drawn) chart.setOption(option(), { notMerge: true });
+}
+
+function start() {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const toggle = document.getElementById("theme");
+  toggle.addEventListener("click", () => {
+    const current = document.documentElement.dataset.theme || (dark.matches ? "dark" : "light");
+    applyTheme(current === "dark" ? "light" : "dark");
+  });
+  dark.addEventListener("change", () => applyTheme(""));
+  addEventListener("beforeprint", () => drawn.forEach(({ chart }) => chart.resize()));
+
+  const program = [...new Set(results.traces.map((trace) => trace.program).filter((name) => name))].join(", ");
+  const title = `${program || "Memory"} under ${new Set(results.summaries.flatMap((summary) => summary.rows.map((row) => row.label))).size} allocators`;
+  document.title = title;
+  document.querySelector("h1").textContent = title;
+  const select = document.getElementById("trace");
+  results.summaries.forEach((summary, i) => select.append(element("option", { value: String(i) }, summary.title)));
+  select.hidden = results.summaries.length < 2;
+  const initial = Math.max(results.summaries.length - 1, 0);
+  select.value = String(initial);
+  select.addEventListener("change", () => show(results.summaries[Number(select.value)]));
+  if (results.summaries.length > 0) show(results.summaries[initial]);
+  document.documentElement.dataset.ready = "yes";
+}
+
+start();
