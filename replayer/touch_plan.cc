@@ -10,6 +10,7 @@ namespace heaptape {
 namespace {
 
 constexpr std::uint64_t kPage = worker::kPageBytes;
+constexpr std::uint64_t kPagesOfHeaders = 2;
 
 std::uint64_t PageCount(std::span<const PageRange> ranges) {
   std::uint64_t pages = 0;
@@ -58,68 +59,67 @@ TouchPlan::TouchPlan(std::vector<TouchRecord> records, std::uint64_t slot_count)
     ++objects_.back().count;
   }
   has_records_.resize(objects_.empty() ? 0 : slot_count);
-  SetNextRecorded();
+  SetNextRecorded(0);
 }
 
-void TouchPlan::SetNextRecorded() {
+TouchPlan::Records TouchPlan::RecordsOf(const ObjectRecords& object) const {
+  Records records;
+  for (std::uint32_t i = object.first; i < object.first + object.count; ++i) {
+    const TouchRecord& record = records_[i];
+    if (record.when == TouchRecord::When::kFree) {
+      records.at_free = &record;
+    } else if (records.at_allocation == nullptr) {
+      records.at_allocation = &record;
+    }
+  }
+  return records;
+}
+
+void TouchPlan::SetNextRecorded(std::size_t index) {
+  next_object_ = index;
   next_recorded_ = next_object_ < objects_.size() ? objects_[next_object_].object : ~std::uint64_t{0};
 }
 
 std::span<const PageRange> TouchPlan::Next(const Event& event, std::uint64_t object) {
   if (StartsObject(event)) {
-    std::uint32_t first = 0, count = 0;
-    if (next_object_ < objects_.size() && objects_[next_object_].object <= object) {
-      while (next_object_ < objects_.size() && objects_[next_object_].object < object) ++next_object_;
-      if (next_object_ < objects_.size() && objects_[next_object_].object == object) {
-        first = objects_[next_object_].first;
-        count = objects_[next_object_].count;
-        ++next_object_;
-      }
-      SetNextRecorded();
+    Records records;
+    while (next_recorded_ < object) SetNextRecorded(next_object_ + 1);
+    if (next_recorded_ == object) {
+      records = RecordsOf(objects_[next_object_]);
+      SetNextRecorded(next_object_ + 1);
     }
     if (event.slot < has_records_.size()) {
-      if (has_records_[event.slot] && count == 0) {
-        has_records_[event.slot] = false;
-        live_.erase(event.slot);
-      } else if (count != 0) {
-        has_records_[event.slot] = true;
-        live_[event.slot] = {first, first + count, event.size};
-      }
+      has_records_[event.slot] = records.any();
+      if (records.any()) live_[event.slot] = records;
     }
-    if (event.size < worker::kLargeBlockBytes) return {};
-    Live none = {0, 0, event.size};
-    return Estimate(count != 0 ? live_[event.slot] : none, event.size, 0, event.op);
+    return event.size < worker::kLargeBlockBytes ? std::span<const PageRange>() : Estimate(records, event.size, event.op);
   }
+  // What a resized block holds up to its old size is there already, in place or copied; the worker writes
+  // only beyond it. A program asks for more when it has something to put there: without a record, all of it.
   const bool resizes = (event.op == Op::kRealloc || event.op == Op::kReallocArray) && !event.failed();
-  if (!resizes) return {};
-  const bool known = HasRecords(event.slot);
-  Live unknown = {0, 0, event.size};
-  Live& live = known ? live_[event.slot] : unknown;
-  const std::uint64_t old_bytes = std::exchange(live.bytes, event.size);
-  if (event.size < worker::kLargeBlockBytes) return {};
-  // Without records the former size is not known here: what a resized block grew by is then left alone,
-  // but for what the allocator itself copies.
-  if (!known) return {};
-  return Estimate(live, event.size, old_bytes, event.op);
+  if (!resizes || event.size < worker::kLargeBlockBytes) return {};
+  const TouchRecord* at_end = HasRecords(event.slot) ? live_[event.slot].at_free : nullptr;
+  return at_end != nullptr ? std::span<const PageRange>(at_end->present) : FirstPages(PagesOf(event.size));
 }
 
-std::span<const PageRange> TouchPlan::Estimate(Live& live, std::uint64_t bytes, std::uint64_t old_bytes, Op op) {
-  const TouchRecord* at_allocation = nullptr;
-  const TouchRecord* at_free = nullptr;
-  if (live.next < live.end && records_[live.next].when == TouchRecord::When::kAllocation) at_allocation = &records_[live.next++];
-  if (live.next < live.end && records_[live.next].when == TouchRecord::When::kFree) at_free = &records_[live.next++];
+std::span<const PageRange> TouchPlan::FirstPages(std::uint64_t pages) {
+  result_.clear();
+  if (pages != 0) result_.push_back({0, static_cast<std::uint32_t>(std::min<std::uint64_t>(pages, 0xffffffff))});
+  return result_;
+}
 
+std::span<const PageRange> TouchPlan::Estimate(const Records& records, std::uint64_t bytes, Op op) {
   const std::uint64_t pages = PagesOf(bytes);
   Share& own_class = shares_[ClassOf(bytes)];
-  const std::uint64_t present_before = at_allocation != nullptr ? PageCount(at_allocation->present) : 0;
-  // The page of the block's header is present even in a fresh block, and a resized one keeps its old pages.
-  const bool fresh = at_allocation != nullptr && present_before <= PagesOf(old_bytes) + 1;
-  if (at_free != nullptr && fresh) {
-    if (old_bytes == 0) {
-      own_class.sum += std::min(1.0, static_cast<double>(PageCount(at_free->present)) / static_cast<double>(pages));
+  if (records.at_free != nullptr) {
+    // The page of the block's header is present even in a fresh block, and so may be that of its end, which
+    // holds the next block's.
+    const bool fresh = records.at_allocation != nullptr && PageCount(records.at_allocation->present) <= kPagesOfHeaders;
+    if (fresh) {
+      own_class.sum += std::min(1.0, static_cast<double>(PageCount(records.at_free->present)) / static_cast<double>(pages));
       ++own_class.count;
+      return records.at_free->present;
     }
-    return at_free->present;
   }
   double sum = own_class.sum;
   std::uint64_t count = own_class.count;
@@ -131,15 +131,11 @@ std::span<const PageRange> TouchPlan::Estimate(Live& live, std::uint64_t bytes, 
   // Nothing to judge by: a calloc is taken to be sparse, anything else to be full.
   const double share = count != 0 ? sum / static_cast<double>(count) : op == Op::kCalloc ? 0.0 : 1.0;
   const auto wanted = static_cast<std::uint64_t>(share * static_cast<double>(pages) + 0.5);
-  if (at_free != nullptr && at_allocation != nullptr) {
-    const std::uint64_t free_pages = PageCount(at_free->present);
-    const std::uint64_t certain = PageCount(AddedAnd(at_free->present, at_allocation->present, 0));
-    const std::uint64_t wanted_here = std::min(wanted, free_pages);
-    result_ = AddedAnd(at_free->present, at_allocation->present, wanted_here > certain ? wanted_here - certain : 0);
-    return result_;
-  }
-  result_.clear();
-  if (wanted != 0) result_.push_back({0, static_cast<std::uint32_t>(std::min<std::uint64_t>(wanted, 0xffffffff))});
+  if (records.at_free == nullptr || records.at_allocation == nullptr) return FirstPages(wanted);
+  const std::span<const PageRange> at_free = records.at_free->present, at_allocation = records.at_allocation->present;
+  const std::uint64_t certain = PageCount(AddedAnd(at_free, at_allocation, 0));
+  const std::uint64_t wanted_here = std::min(wanted, PageCount(at_free));
+  result_ = AddedAnd(at_free, at_allocation, wanted_here > certain ? wanted_here - certain : 0);
   return result_;
 }
 

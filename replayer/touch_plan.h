@@ -43,10 +43,11 @@ class TouchPlan {
     std::uint32_t first;  // into records_
     std::uint32_t count;
   };
-  struct Live {
-    std::uint32_t next;  // into records_
-    std::uint32_t end;
-    std::uint64_t bytes;
+  // First of the allocation, last of the end: a resized block keeps its number.
+  struct Records {
+    const TouchRecord* at_allocation = nullptr;
+    const TouchRecord* at_free = nullptr;
+    bool any() const { return at_allocation != nullptr || at_free != nullptr; }
   };
   struct Share {
     double sum = 0;
@@ -54,14 +55,16 @@ class TouchPlan {
   };
 
   bool HasRecords(std::uint32_t slot) const { return slot < has_records_.size() && has_records_[slot]; }
-  void SetNextRecorded();
-  std::span<const PageRange> Estimate(Live& live, std::uint64_t bytes, std::uint64_t old_bytes, Op op);
+  Records RecordsOf(const ObjectRecords& object) const;
+  void SetNextRecorded(std::size_t index);
+  std::span<const PageRange> FirstPages(std::uint64_t pages);
+  std::span<const PageRange> Estimate(const Records& records, std::uint64_t bytes, Op op);
 
   std::vector<TouchRecord> records_;    // by object, then in the order recorded
   std::vector<ObjectRecords> objects_;  // ascending
   std::size_t next_object_ = 0;         // into objects_
   std::uint64_t next_recorded_ = ~std::uint64_t{0};  // number of that object
-  absl::flat_hash_map<std::uint32_t, Live> live_;  // by slot: objects with records
+  absl::flat_hash_map<std::uint32_t, Records> live_;  // by slot, where has_records_ says so
   std::vector<bool> has_records_;                  // by slot
   std::array<Share, 64> shares_;                   // of fresh blocks, by log2 of the size
   std::vector<PageRange> result_;

@@ -186,7 +186,7 @@ void Replayer::Touch(const Event& entry) {
   const std::uint64_t first_page = entry.size >> 32;
   std::uint64_t from = (block & ~(kPageBytes - 1)) + first_page * kPageBytes;
   std::uint64_t to = from + (entry.size & 0xffffffff) * kPageBytes;
-  if (from < block) from = block;
+  from = std::max(from, block + resized_from_);
   if (to > end) to = end;
   // A stretch as long as the limit is written step by step, so that the limit stops it in time.
   const std::uint64_t limit = shared_->settings.memory_limit_bytes;
@@ -224,6 +224,7 @@ inline void Replayer::Store(std::uint32_t slot, void* block, std::uint64_t bytes
   std::uint64_t size = bytes;
   if (bytes >= kSizeElsewhere) {
     large_sizes_[slot] = bytes;
+    resized_from_ = 0;
     size = kSizeElsewhere;
   }
   slots_[slot] = reinterpret_cast<std::uint64_t>(block) | size << kSizeShift;
@@ -323,6 +324,7 @@ bool Replayer::Advance(std::uint32_t self) {
         live_bytes_ -= old_bytes;
         if (old == 0) ++live_objects_;
         Store(event.slot, block, event.size);
+        resized_from_ = old_bytes;
         if (event.size < touch_limit_) {
           TouchPages(reinterpret_cast<std::uintptr_t>(block) + old_bytes, reinterpret_cast<std::uintptr_t>(block) + event.size);
         }

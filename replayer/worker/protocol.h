@@ -29,7 +29,8 @@ enum EntryKind : std::uint8_t {
   // span, `size`: its first nanosecond.
   kEntryClock = 32,
   kEntrySample = 33,  // measure now; `slot`: index of the sample, `size`: its time in ns
-  // Write to some pages of the block in `slot`; `size`: first page << 32 | number of pages.
+  // Write to some pages of the block in `slot`, which the event before started or resized: of a resized one
+  // to those beyond its old size. `size`: first page << 32 | number of pages.
   kEntryTouch = 34,
   kEntryEnd = 35,
 };

@@ -49,23 +49,25 @@ TEST(TouchPlan, SmallBlocksAreNotItsBusiness) {
   EXPECT_THAT(Next(plan, Start(Op::kMalloc, 0, 4 * kPage), 0), IsEmpty());
 }
 
-TEST(TouchPlan, AResizedBlockTakesTheNextPairOfRecords) {
-  TouchPlan plan({{0, When::kAllocation, {}},
-                  {0, When::kFree, {{0, 16}}},
-                  {0, When::kAllocation, {{0, 16}}},
-                  {0, When::kFree, {{0, 40}}}},
-                 4);
-  EXPECT_THAT(Next(plan, Start(Op::kMalloc, 3, 16 * kPage), 0), ElementsAre(PageRange{0, 16}));
-  EXPECT_THAT(Next(plan, Start(Op::kRealloc, 3, 64 * kPage), 0), ElementsAre(PageRange{0, 40}));
+TEST(TouchPlan, AResizedBlockGrowsIntoWhatItHeldAtItsEnd) {
+  TouchPlan plan({{0, When::kFree, {{0, 40}}}}, 4);
+  Next(plan, Start(Op::kMalloc, 3, 8 * kPage), 0);
+  EXPECT_THAT(Next(plan, {Op::kRealloc, 0, 0, 3, 16 * kPage}, 1), ElementsAre(PageRange{0, 40}));
+  EXPECT_THAT(Next(plan, {Op::kRealloc, 0, 0, 3, 64 * kPage}, 1), ElementsAre(PageRange{0, 40}));
+}
+
+TEST(TouchPlan, AResizedBlockWithoutRecordsIsTakenToBeFilled) {
+  TouchPlan plan({}, 4);
+  Next(plan, Start(Op::kMalloc, 3, 8 * kPage), 0);
+  EXPECT_THAT(Next(plan, {Op::kRealloc, 0, 0, 3, 64 * kPage}, 1), ElementsAre(PageRange{0, 64}));
 }
 
 TEST(TouchPlan, ASlotTakenByAnotherObjectForgetsTheRecords) {
-  TouchPlan plan({{0, When::kAllocation, {}}, {0, When::kFree, {{0, 2}}}, {0, When::kAllocation, {}}, {0, When::kFree, {{0, 9}}}},
-                 4);
+  TouchPlan plan({{0, When::kAllocation, {}}, {0, When::kFree, {{0, 2}}}}, 4);
   Next(plan, Start(Op::kMalloc, 0, 32 * kPage), 0);
   Next(plan, {Op::kFree, 0, 0, 0, 0}, 0);
   Next(plan, Start(Op::kMalloc, 0, 100), 1);
-  EXPECT_THAT(Next(plan, Start(Op::kRealloc, 0, 32 * kPage), 1), IsEmpty());
+  EXPECT_THAT(Next(plan, {Op::kRealloc, 0, 0, 0, 32 * kPage}, 1), ElementsAre(PageRange{0, 32}));
 }
 
 }  // namespace
