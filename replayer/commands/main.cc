@@ -21,6 +21,7 @@ int main(int argc, char** argv) {
   AddRecord(program, status);
   AddReplay(program, status);
   AddReport(program, status);
+  AddCompare(program, status);
   AddInspect(program, status);
   AddLab(program, status);
   AddCtl(program, status);

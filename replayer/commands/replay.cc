@@ -120,6 +120,17 @@ absl::StatusOr<std::vector<ResolvedAllocator>> AllAllocators(const std::vector<s
   return allocators;
 }
 
+// The version is only known for certain when the library has told it; the family is known now.
+absl::Status CheckBaseline(const std::string& baseline, const std::vector<ResolvedAllocator>& allocators) {
+  std::string names;
+  for (const ResolvedAllocator& allocator : allocators) {
+    const std::string family = baseline.substr(0, baseline.find_first_of(" @"));
+    if (allocator.family.rfind(family, 0) == 0) return absl::OkStatus();
+    absl::StrAppend(&names, names.empty() ? "" : ", ", allocator.DisplayName());
+  }
+  return absl::InvalidArgumentError(absl::StrCat("the baseline \"", baseline, "\" is none of the allocators replayed: ", names));
+}
+
 absl::StatusOr<std::string> Formatted(const std::vector<ReplayReport>& reports, const ReplayArguments& arguments) {
   switch (arguments.format) {
     case Format::kTable:
@@ -153,6 +164,7 @@ int RunReplay(ReplayArguments arguments) {
     traces.push_back(*std::move(trace));
   }
   // Refused now rather than after an hour of replays.
+  if (absl::Status known = CheckBaseline(arguments.view.baseline, *allocators); !known.ok()) return Fail(known);
   for (const std::string& path : {arguments.output, arguments.report}) {
     if (absl::Status writable = CheckWritable(path); !writable.ok()) return Fail(writable);
   }
