@@ -12,7 +12,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "allocators/debian.h"
 #include "allocators/git.h"
+#include "allocators/probe.h"
 #include "allocators/process.h"
 
 namespace heaptape {
@@ -43,6 +45,14 @@ std::vector<std::string> BuildStrangers() {
   return names;
 }
 
+// The version that a label names: "v2.1.7" and "gperftools-2.15" do, "v3.0.2-rc1" and "a1b2c3d" do not.
+std::string NumberIn(const std::string& label) {
+  const std::size_t begin = label.find_first_of("0123456789");
+  if (begin == std::string::npos || (begin > 0 && label[begin - 1] != 'v' && label[begin - 1] != '-')) return "";
+  const std::string number = label.substr(begin);
+  return number.find_first_not_of("0123456789.") == std::string::npos && number.find('.') != std::string::npos ? number : "";
+}
+
 }  // namespace
 
 std::string LastLines(const std::string& path, int count, const std::string& indent) {
@@ -61,14 +71,18 @@ std::string LastLines(const std::string& path, int count, const std::string& ind
 std::string FindLibrary(const std::string& folder, const std::string& pattern) {
   std::vector<std::string> found;
   std::error_code error;
+  const std::string top = fs::canonical(folder, error).string();
   for (fs::recursive_directory_iterator item(folder, fs::directory_options::skip_permission_denied, error), end; item != end;
        item.increment(error)) {
     if (error) break;
     const std::string name = item->path().filename().string();
     const std::string below = item->path().string().substr(folder.size() + 1);
     if (fnmatch(pattern.c_str(), name.c_str(), 0) != 0 && fnmatch(pattern.c_str(), below.c_str(), FNM_PATHNAME) != 0) continue;
+    // A link may be absolute and so lead to the system's own file.
     const fs::path real = fs::canonical(item->path(), error);
-    if (!error && fs::is_regular_file(real, error)) found.push_back(real.string());
+    if (!error && real.string().rfind(top + "/", 0) == 0 && fs::is_regular_file(real, error)) {
+      found.push_back(folder + real.string().substr(top.size()));
+    }
     error.clear();
   }
   // The shallowest is the installed one; among those of one folder the order is that of the names.
@@ -77,6 +91,19 @@ std::string FindLibrary(const std::string& folder, const std::string& pattern) {
     return depth_a != depth_b ? depth_a < depth_b : a < b;
   });
   return found.empty() ? "" : found.front();
+}
+
+absl::Status VerifyStored(StoredAllocator& stored, const Family& family, const std::string& expected_version,
+                          const std::atomic<bool>* cancelled) {
+  const absl::StatusOr<LibraryFacts> facts = AskLibrary(Resolved(stored, family), &family, {.cancelled = cancelled});
+  if (!facts.ok()) return facts.status();
+  if (!facts->version.empty() && !VersionAnswers(facts->version, expected_version) && !VersionAnswers(expected_version, facts->version)) {
+    return absl::FailedPreconditionError(absl::StrCat("what was to be ", family.name, " ", expected_version, " says itself that it is ",
+                                                      facts->version, "; not taken"));
+  }
+  stored.version = facts->version.empty() ? (expected_version.empty() ? stored.label : expected_version) : facts->version;
+  stored.build_id = facts->build_id;
+  return absl::OkStatus();
 }
 
 ResolvedAllocator Resolved(const StoredAllocator& stored, const Family& family) {
@@ -165,6 +192,7 @@ absl::StatusOr<StoredAllocator> Build(const Store& store, const Family& family, 
       stored.library_path.clear();
       if (stored.loader_path.empty()) return absl::FailedPreconditionError(absl::StrCat(source.label, " was built without its loader. Log: ", log));
     }
+    if (absl::Status verified = VerifyStored(stored, family, NumberIn(source.label), options.cancelled); !verified.ok()) return verified;
     return stored;
   };
   return store.GetOrMake(family.name, key, make, options.talk, options.cancelled, was_there);

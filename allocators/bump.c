@@ -76,7 +76,8 @@ EXPORT void* realloc(void* block, size_t size) {
   return moved;
 }
 
-EXPORT void* memalign(size_t alignment, size_t size) {
+// Behind its own name: a call of an exported one may reach another library's.
+static void* CutAligned(size_t alignment, size_t size) {
   if (!IsAlignment(alignment)) {
     errno = EINVAL;
     return NULL;
@@ -84,7 +85,9 @@ EXPORT void* memalign(size_t alignment, size_t size) {
   return Cut(AtLeastDefault(alignment), size);
 }
 
-EXPORT void* aligned_alloc(size_t alignment, size_t size) { return memalign(alignment, size); }
+EXPORT void* memalign(size_t alignment, size_t size) { return CutAligned(alignment, size); }
+
+EXPORT void* aligned_alloc(size_t alignment, size_t size) { return CutAligned(alignment, size); }
 
 EXPORT int posix_memalign(void** block, size_t alignment, size_t size) {
   if (!IsAlignment(alignment) || alignment % sizeof(void*) != 0) return EINVAL;
@@ -96,7 +99,7 @@ EXPORT int posix_memalign(void** block, size_t alignment, size_t size) {
   return 0;
 }
 
-EXPORT void* valloc(size_t size) { return memalign((size_t)sysconf(_SC_PAGESIZE), size); }
+EXPORT void* valloc(size_t size) { return CutAligned((size_t)sysconf(_SC_PAGESIZE), size); }
 
 EXPORT void* pvalloc(size_t size) {
   const size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -105,7 +108,7 @@ EXPORT void* pvalloc(size_t size) {
     errno = ENOMEM;
     return NULL;
   }
-  return memalign(page, bytes / page * page);
+  return CutAligned(page, bytes / page * page);
 }
 
 EXPORT size_t malloc_usable_size(void* block) { return block == NULL ? 0 : *SizeOf(block); }

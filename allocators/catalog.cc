@@ -13,10 +13,14 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "allocators/build.h"
 #include "allocators/debian.h"
 #include "allocators/family.h"
 #include "allocators/parts.h"
+#include "allocators/probe.h"
 #include "allocators/specification.h"
+#include "allocators/store.h"
 
 namespace heaptape {
 namespace {
@@ -104,8 +108,24 @@ std::string DeliveredName(const Family& family, const std::string& tunable) {
   return family.delivery == TunableDelivery::kList ? family.tunable_name_prefix + tunable : tunable;
 }
 
+// Whether this very library reads that tunable: a name that it ignores would give a figure that means
+// nothing. All of them look names up by their text, which thus stands in the file.
+bool LibraryKnows(const Family& family, const ResolvedAllocator& allocator, const std::string& tunable) {
+  const bool in_loader = family.builtin == Family::Builtin::kSystemMalloc;
+  const std::string path = !in_loader                       ? allocator.library_path
+                           : allocator.loader_path.empty() ? "/lib64/ld-linux-x86-64.so.2"
+                                                           : allocator.loader_path;
+  std::ifstream file(path, std::ios::binary);
+  const std::string content(std::istreambuf_iterator<char>(file), {});
+  std::string name = DeliveredName(family, tunable);
+  return content.find(name) != std::string::npos || content.find(UpperCase(name)) != std::string::npos;
+}
+
+// Replaces the tunables of `allocator`.
 absl::Status SetTunables(const Family& family, const std::vector<std::pair<std::string, std::string>>& tunables,
                          ResolvedAllocator& allocator) {
+  allocator.tunables.clear();
+  allocator.environment.clear();
   if (tunables.empty()) return absl::OkStatus();
   if (family.tunables.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(family.name, " has no tunables, but \"", tunables[0].first, "\" was given"));
@@ -118,6 +138,9 @@ absl::Status SetTunables(const Family& family, const std::vector<std::pair<std::
     if (std::find(known.begin(), known.end(), name) == known.end()) {
       return absl::InvalidArgumentError(absl::StrCat(family.name, " has no tunable \"", name, "\".", DidYouMean(name, known),
                                                      " Known: ", absl::StrJoin(known, ", ")));
+    }
+    if (!LibraryKnows(family, allocator, name)) {
+      return absl::InvalidArgumentError(absl::StrCat(allocator.DisplayName(), " has no tunable \"", name, "\": other versions of ", family.name, " do"));
     }
     if (!given.insert(name).second) {
       return absl::InvalidArgumentError(absl::StrCat(family.name, ": tunable \"", name, "\" is given twice"));
@@ -134,7 +157,20 @@ absl::Status SetTunables(const Family& family, const std::vector<std::pair<std::
   return absl::OkStatus();
 }
 
-absl::StatusOr<ResolvedAllocator> ResolvePath(const AllocatorSpecification& specification) {
+// What is loaded is what is named: the library's own word against the package's or the build's.
+absl::Status AskVersion(const Family& family, const std::string& cache_folder, ResolvedAllocator& allocator) {
+  const absl::StatusOr<LibraryFacts> facts = AskLibrary(allocator, &family, {.cache_folder = cache_folder});
+  if (!facts.ok()) return facts.status();
+  if (facts->version.empty()) return absl::OkStatus();
+  if (!VersionAnswers(facts->version, allocator.version) && !VersionAnswers(allocator.version, facts->version)) {
+    return absl::FailedPreconditionError(absl::StrCat(allocator.library_path.empty() ? allocator.loader_path : allocator.library_path, ": is named ",
+                                                      family.name, " ", allocator.version, " (", allocator.origin, ") but says itself that it is ", facts->version));
+  }
+  allocator.version = facts->version;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ResolvedAllocator> ResolvePath(const AllocatorSpecification& specification, const std::string& cache_folder) {
   std::error_code error;
   const fs::path path = fs::canonical(specification.path, error);
   if (error || !fs::is_regular_file(path)) {
@@ -150,6 +186,7 @@ absl::StatusOr<ResolvedAllocator> ResolvePath(const AllocatorSpecification& spec
       if (path.filename().string().rfind(stem, 0) != 0) continue;
       allocator.family = family->name;
       allocator.symbol_prefix = family->symbol_prefix;
+      if (absl::Status asked = AskVersion(*family, cache_folder, allocator); !asked.ok()) return asked;
       if (absl::Status set = SetTunables(*family, specification.tunables, allocator); !set.ok()) return set;
       return allocator;
     }
@@ -158,7 +195,32 @@ absl::StatusOr<ResolvedAllocator> ResolvePath(const AllocatorSpecification& spec
     return absl::InvalidArgumentError(absl::StrCat(specification.path, ": is of no known family, so its tunables are not known; ",
                                                    "set them in the environment instead"));
   }
+  if (const auto facts = AskLibrary(allocator, nullptr, {.cache_folder = cache_folder}); !facts.ok()) return facts.status();
   return allocator;
+}
+
+// The version asked for, else the one installed, else the newest obtained.
+absl::StatusOr<ResolvedAllocator> Choose(const Family& family, const std::string& version, const std::string& cache_folder) {
+  const std::vector<ResolvedAllocator> installed = Installed(family);
+  for (const ResolvedAllocator& candidate : installed) {
+    if (VersionAnswers(candidate.version, version) || VersionAnswers(candidate.origin.substr(candidate.origin.rfind(' ') + 1), version)) {
+      return candidate;
+    }
+  }
+  const std::vector<StoredAllocator> stored = Store(cache_folder).List(family.name);
+  // As it was named when it was added is the surest; then any that answers to the version, newest first.
+  for (auto entry = stored.rbegin(); entry != stored.rend(); ++entry) {
+    if (entry->label == version || (version.size() >= 7 && entry->identity.rfind(version, 0) == 0)) return Resolved(*entry, family);
+  }
+  for (auto entry = stored.rbegin(); entry != stored.rend(); ++entry) {
+    if (VersionAnswers(entry->version, version)) return Resolved(*entry, family);
+  }
+  std::vector<std::string> here;
+  for (const ResolvedAllocator& candidate : installed) here.push_back(candidate.version);
+  for (const StoredAllocator& entry : stored) here.push_back(entry.version);
+  const std::string wanted = version.empty() ? family.name : absl::StrCat(family.name, "@", version);
+  return absl::NotFoundError(absl::StrCat(wanted, " is not here", here.empty() ? "" : absl::StrCat(" (of ", family.name, " there is ", absl::StrJoin(here, ", "), ")"),
+                                          "; `heaptape allocators add ", wanted, "` gets it"));
 }
 
 }  // namespace
@@ -170,11 +232,25 @@ std::string ResolvedAllocator::DisplayName() const {
   return name;
 }
 
-absl::StatusOr<std::vector<ResolvedAllocator>> ResolveAllocators(const std::string& text) {
+absl::StatusOr<const Family*> KnownFamily(const std::string& name) {
+  if (const Family* family = FindFamily(name)) return family;
+  return absl::NotFoundError(absl::StrCat("there is no allocator \"", name, "\".", DidYouMean(name, FamilyNames()), " Known: ",
+                                          absl::StrJoin(FamilyNames(), ", "), ", all, or the path of a library"));
+}
+
+std::vector<ResolvedAllocator> AllocatorsHere(const Family& family, const std::string& cache_folder) {
+  std::vector<ResolvedAllocator> here = Installed(family);
+  if (cache_folder.empty()) return here;
+  for (const StoredAllocator& stored : Store(cache_folder).List(family.name)) here.push_back(Resolved(stored, family));
+  return here;
+}
+
+absl::StatusOr<std::vector<ResolvedAllocator>> ResolveAllocators(const std::string& text, const CatalogOptions& options) {
+  const std::string cache_folder = options.cache_folder.empty() ? DefaultCacheFolder() : options.cache_folder;
   absl::StatusOr<AllocatorSpecification> specification = ParseSpecification(text);
   if (!specification.ok()) return specification.status();
   if (!specification->path.empty()) {
-    absl::StatusOr<ResolvedAllocator> allocator = ResolvePath(*specification);
+    absl::StatusOr<ResolvedAllocator> allocator = ResolvePath(*specification, cache_folder);
     if (!allocator.ok()) return allocator.status();
     return std::vector<ResolvedAllocator>{*std::move(allocator)};
   }
@@ -185,27 +261,55 @@ absl::StatusOr<std::vector<ResolvedAllocator>> ResolveAllocators(const std::stri
     std::vector<ResolvedAllocator> all;
     for (const Family* family : Families()) {
       if (!family->in_all) continue;
-      std::vector<ResolvedAllocator> found = Installed(*family);
+      std::vector<ResolvedAllocator> found = AllocatorsHere(*family, cache_folder);
       std::move(found.begin(), found.end(), std::back_inserter(all));
     }
     return all;
   }
-  const Family* family = FindFamily(specification->name);
-  if (family == nullptr) {
-    return absl::NotFoundError(absl::StrCat("there is no allocator \"", specification->name, "\".",
-                                            DidYouMean(specification->name, FamilyNames()), " Known: ",
-                                            absl::StrJoin(FamilyNames(), ", "), ", all, or the path of a library"));
+  const absl::StatusOr<const Family*> known = KnownFamily(specification->name);
+  if (!known.ok()) return known.status();
+  const Family& family = **known;
+  absl::StatusOr<ResolvedAllocator> allocator = Choose(family, specification->version, cache_folder);
+  if (!allocator.ok()) return allocator.status();
+  if (absl::Status asked = AskVersion(family, cache_folder, *allocator); !asked.ok()) return asked;
+  if (absl::Status set = SetTunables(family, specification->tunables, *allocator); !set.ok()) return set;
+  return std::vector<ResolvedAllocator>{*std::move(allocator)};
+}
+
+absl::StatusOr<std::vector<ResolvedAllocator>> ExpandTunables(const std::vector<ResolvedAllocator>& allocators,
+                                                              const std::vector<std::string>& tunables) {
+  std::vector<ResolvedAllocator> expanded = allocators;
+  for (const std::string& text : tunables) {
+    const std::size_t colon = text.find(':'), equals = text.find('=');
+    if (colon == std::string::npos || equals == std::string::npos || colon == 0 || equals < colon + 2 || equals + 1 == text.size()) {
+      return absl::InvalidArgumentError(absl::StrCat("tunable \"", text, "\" is not of the form FAMILY:KEY=VALUE,VALUE,..."));
+    }
+    const absl::StatusOr<const Family*> family = KnownFamily(text.substr(0, colon));
+    if (!family.ok()) return absl::InvalidArgumentError(std::string(family.status().message()));
+    const std::string key = text.substr(colon + 1, equals - colon - 1);
+    std::vector<ResolvedAllocator> crossed;
+    bool found = false;
+    for (const ResolvedAllocator& allocator : expanded) {
+      if (allocator.family != (*family)->name) {
+        crossed.push_back(allocator);
+        continue;
+      }
+      found = true;
+      for (const auto part : absl::StrSplit(text.substr(equals + 1), ',')) {
+        std::vector<std::pair<std::string, std::string>> all = allocator.tunables;
+        all.emplace_back(key, std::string(part.data(), part.size()));
+        if (all.back().second.empty()) return absl::InvalidArgumentError(absl::StrCat("tunable \"", text, "\" has an empty value"));
+        ResolvedAllocator with = allocator;
+        if (absl::Status set = SetTunables(**family, all, with); !set.ok()) return set;
+        crossed.push_back(std::move(with));
+      }
+    }
+    if (!found) {
+      return absl::InvalidArgumentError(absl::StrCat("tunable \"", text, "\": no ", (*family)->name, " is to be replayed; add --allocator ", (*family)->name));
+    }
+    expanded = std::move(crossed);
   }
-  const std::vector<ResolvedAllocator> installed = Installed(*family);
-  for (const ResolvedAllocator& candidate : installed) {
-    if (!VersionAnswers(candidate.version, specification->version)) continue;
-    ResolvedAllocator allocator = candidate;
-    if (absl::Status set = SetTunables(*family, specification->tunables, allocator); !set.ok()) return set;
-    return std::vector<ResolvedAllocator>{std::move(allocator)};
-  }
-  const std::string wanted =
-      specification->version.empty() ? family->name : absl::StrCat(family->name, "@", specification->version);
-  return absl::NotFoundError(absl::StrCat(wanted, " is not here; `heaptape allocators add ", wanted, "` gets it"));
+  return expanded;
 }
 
 }  // namespace heaptape

@@ -30,10 +30,32 @@ struct ResolvedAllocator {
   std::string DisplayName() const;
 };
 
+struct Family;
+
+// The family of that name; NotFound names the nearest.
+absl::StatusOr<const Family*> KnownFamily(const std::string& name);
+
+// What is here of a family: installed on this system first, then what `heaptape allocators add` obtained,
+// oldest version first (nothing obtained with an empty `cache_folder`). Versions are those of packages and builds; no library is asked.
+std::vector<ResolvedAllocator> AllocatorsHere(const Family& family, const std::string& cache_folder);
+
+struct CatalogOptions {
+  std::string cache_folder;    // empty: DefaultCacheFolder()
+};
+
 // Resolves what a user wrote after --allocator: "glibc", "mimalloc@2.0.9", "./libfoo.so",
-// "jemalloc@5.3.0:dirty_decay_ms=0,narenas=4", or "all" (each family's installed versions). NotFound
-// names the nearest known name and how to get it; InvalidArgument names the nearest known tunable.
-absl::StatusOr<std::vector<ResolvedAllocator>> ResolveAllocators(const std::string& specification);
+// "jemalloc@5.3.0:dirty_decay_ms=0,narenas=4", or "all" (each family's versions that are here). A library
+// that is named is asked its version: FailedPrecondition where it cannot be loaded or is another than the
+// one named. NotFound names the nearest known name and how to get it; InvalidArgument names the nearest
+// known tunable, also where the family knows a tunable that this version lacks.
+absl::StatusOr<std::vector<ResolvedAllocator>> ResolveAllocators(const std::string& specification,
+                                                                 const CatalogOptions& options = {});
+
+// Crosses allocators with values of tunables: "mimalloc:purge_delay=0,10,1000" in `tunables` makes three of
+// each mimalloc; two keys of one family make all their combinations. Others stay as they are.
+// InvalidArgument where no allocator is of the family or the tunable is unknown.
+absl::StatusOr<std::vector<ResolvedAllocator>> ExpandTunables(const std::vector<ResolvedAllocator>& allocators,
+                                                              const std::vector<std::string>& tunables);
 
 }  // namespace heaptape
 

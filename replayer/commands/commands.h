@@ -21,6 +21,7 @@ inline constexpr int kExitThresholdExceeded = 3;
 void AddRecord(CLI::App& program, int& status);
 void AddCtl(CLI::App& program, int& status);
 void AddReplay(CLI::App& program, int& status);
+void AddAllocators(CLI::App& program, int& status);
 void AddInspect(CLI::App& program, int& status);
 void AddLab(CLI::App& program, int& status);
 void AddReport(CLI::App& program, int& status);

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
 
   int status = kExitDone;
   AddRecord(program, status);
+  AddAllocators(program, status);
   AddReplay(program, status);
   AddReport(program, status);
   AddCompare(program, status);
