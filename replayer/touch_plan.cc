@@ -72,6 +72,12 @@ TouchPlan::Records TouchPlan::RecordsOf(const ObjectRecords& object) const {
       records.at_allocation = &record;
     }
   }
+  // Pages that were there cannot all have gone while the block lived: the look came after the process, or the
+  // mapping, had gone.
+  if (records.at_free != nullptr && records.at_free->present.empty() &&
+      (records.at_allocation == nullptr || !records.at_allocation->present.empty())) {
+    records.at_free = nullptr;
+  }
   return records;
 }
 

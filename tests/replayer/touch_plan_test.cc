@@ -62,6 +62,13 @@ TEST(TouchPlan, AResizedBlockWithoutRecordsIsTakenToBeFilled) {
   EXPECT_THAT(Next(plan, {Op::kRealloc, 0, 0, 3, 64 * kPage}, 1), ElementsAre(PageRange{0, 64}));
 }
 
+TEST(TouchPlan, AnEndSeenTooLateIsNotBelieved) {
+  TouchPlan plan({{0, When::kAllocation, {{0, 1}}}, {0, When::kFree, {}}, {1, When::kFree, {}}}, 4);
+  EXPECT_THAT(Next(plan, Start(Op::kMalloc, 0, 32 * kPage), 0), ElementsAre(PageRange{0, 32}));
+  Next(plan, Start(Op::kMalloc, 1, 100), 1);
+  EXPECT_THAT(Next(plan, {Op::kRealloc, 0, 0, 1, 32 * kPage}, 2), ElementsAre(PageRange{0, 32}));
+}
+
 TEST(TouchPlan, ASlotTakenByAnotherObjectForgetsTheRecords) {
   TouchPlan plan({{0, When::kAllocation, {}}, {0, When::kFree, {{0, 2}}}}, 4);
   Next(plan, Start(Op::kMalloc, 0, 32 * kPage), 0);
