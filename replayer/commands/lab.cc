@@ -26,129 +26,101 @@
 #include "allocators/catalog.h"
 #include "nlohmann/json.hpp"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/lab.h"
 #include "traces/lab/guard.h"
 #include "traces/lab/load.h"
 #include "traces/lab/network.h"
 
 namespace heaptape::commands {
-namespace {
-
 using Clock = std::chrono::steady_clock;
 using lab::NetworkOptions;
 using lab::NetworkState;
 
-std::atomic<bool> interrupted = false;
+namespace {
 
-// Ctrl-C asks every wait of these commands to come to an end, so that the network is taken down in order.
+lab::Progress TellProgress(Teller& teller) {
+  return [&teller](double share, const std::string& what) {
+    teller.Say(absl::StrCat("network: ", what), static_cast<std::uint64_t>(share * 100), 100, "%");
+  };
+}
+
+}  // namespace
+
+std::atomic<bool> lab_interrupted = false;
+
 void CatchInterrupts() {
   struct sigaction action = {};
-  action.sa_handler = [](int) { interrupted = true; };
+  action.sa_handler = [](int) { lab_interrupted = true; };
   for (int number : {SIGINT, SIGTERM, SIGHUP}) sigaction(number, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);
 }
 
-// One line on the terminal that tells what goes on; elsewhere one line for each new thing, without details.
-class Teller {
- public:
-  ~Teller() { End(); }
-  void Say(double share, const std::string& what, const std::string& detail = "") {
-    if (!terminal_) {
-      if (what != last_) std::fprintf(stderr, "%s\n", what.c_str());
-      last_ = what;
-      return;
-    }
-    const int filled = static_cast<int>(std::lround(20 * std::clamp(share, 0.0, 1.0)));
-    std::fprintf(stderr, "\r\033[K[%s%s] %s%s", std::string(static_cast<std::size_t>(filled), '#').c_str(),
-                 std::string(static_cast<std::size_t>(20 - filled), ' ').c_str(), what.c_str(), detail.c_str());
-    std::fflush(stderr);
-    open_ = true;
+void Teller::Say(const std::string& what, std::uint64_t done, std::uint64_t total, const std::string& unit) {
+  if (what != what_) {
+    End();
+    what_ = what;
+    bar_ = board_.Add(what, total, unit);
+    if (TerminalWidth(STDERR_FILENO) == 0) std::fprintf(stderr, "%s\n", what.c_str());
   }
-  void End() {
-    if (open_) std::fprintf(stderr, "\r\033[K");
-    open_ = false;
-  }
+  board_.Update(bar_, done);
+}
 
- private:
-  bool terminal_ = isatty(STDERR_FILENO) && std::getenv("NO_COLOR") == nullptr;
-  bool open_ = false;
-  std::string last_;
-};
+void Teller::End() {
+  if (bar_ >= 0) board_.Remove(bar_);
+  bar_ = -1;
+  what_.clear();
+}
 
-struct NetworkFlags {
-  NetworkOptions options;
+void NetworkFlags::AddDirectory(CLI::App& command) {
+  options.directory = "heaptape-lab";
+  command.add_option("--dir", options.directory, "Folder of the network; one network each")->capture_default_str();
+}
 
-  void AddDirectory(CLI::App& command) {
-    options.directory = "heaptape-lab";
-    command.add_option("--dir", options.directory, "Folder of the network; one network each")->capture_default_str();
-  }
-  void Add(CLI::App& command) {
-    command.add_option("--relays", options.relay_count, "Synthetic relays in the consensus; the public network has some 8000")
-        ->check(CLI::Range(0, 20000))->capture_default_str();
-    command.add_option("--interval", options.voting_interval_seconds, "Seconds from one consensus to the next; 120 for 8000 relays")
-        ->capture_default_str();
-    command.add_option("--churn", options.churn, "Change from one consensus to the next, times that of the public network")
-        ->check(CLI::Range(0.0, 10.0))->capture_default_str();
-    command.add_option("--clients", options.client_count, "Tor clients")->check(CLI::Range(0, 50))->capture_default_str();
-  }
-};
+void NetworkFlags::Add(CLI::App& command) {
+  command.add_option("--relays", options.relay_count, "Synthetic relays in the consensus; the public network has some 8000")
+      ->check(CLI::Range(0, 20000))->capture_default_str();
+  command.add_option("--interval", options.voting_interval_seconds, "Seconds from one consensus to the next; 120 for 8000 relays")
+      ->capture_default_str();
+  command.add_option("--churn", options.churn, "Change from one consensus to the next, times that of the public network")
+      ->check(CLI::Range(0.0, 10.0))->capture_default_str();
+  command.add_option("--clients", options.client_count, "Tor clients")->check(CLI::Range(0, 50))->capture_default_str();
+}
 
-struct LoadFlags {
-  lab::LoadOptions options;
+void LoadFlags::Add(CLI::App& command) {
+  command.add_option("--streams", options.streams, "Streams open at a time through circuits")->check(CLI::Range(0, 1000))->capture_default_str();
+  command.add_option("--requests", options.directory_requests_per_second, "Directory requests a second to each relay under test")
+      ->check(CLI::Range(0.0, 1000.0))->capture_default_str();
+}
 
-  void Add(CLI::App& command) {
-    command.add_option("--streams", options.streams, "Streams open at a time through circuits")->check(CLI::Range(0, 1000))->capture_default_str();
-    command.add_option("--requests", options.directory_requests_per_second, "Directory requests a second to each relay under test")
-        ->check(CLI::Range(0.0, 1000.0))->capture_default_str();
-  }
-};
+void GuardFlags::Add(CLI::App& command) {
+  command.add_option("--cpus", options.cpus, "NumCPUs of the relay: its worker threads")->check(CLI::Range(1, 128))->capture_default_str();
+  command.add_option("--torrc", options.torrc, "A line for the relay's torrc, as \"DirCache 0\"; may be repeated")->allow_extra_args(false);
+}
 
-struct GuardFlags {
-  lab::GuardOptions options;
-  std::string allocator = "glibc";
-
-  void Add(CLI::App& command) {
-    command.add_option("--cpus", options.cpus, "NumCPUs of the relay: its worker threads")->check(CLI::Range(1, 128))->capture_default_str();
-    command.add_option("--torrc", options.torrc, "A line for the relay's torrc, as \"DirCache 0\"; may be repeated")->take_all();
-  }
-};
-
-// A network that is up in the folder, or one brought up for the time this object lives.
-class BorrowedNetwork {
- public:
-  static absl::StatusOr<BorrowedNetwork> Get(const NetworkOptions& options, Teller& teller) {
-    BorrowedNetwork result;
-    if (const absl::StatusOr<NetworkState> state = lab::ReadState(options.directory); state.ok() && state->ready) {
-      result.state_ = *state;
-      return result;
-    }
-    absl::StatusOr<std::unique_ptr<lab::Network>> own = lab::Network::Up(
-        options, [&](double share, const std::string& what) { teller.Say(share, absl::StrCat("network: ", what)); }, interrupted);
-    if (!own.ok()) return own.status();
-    result.own_ = *std::move(own);
-    result.state_ = result.own_->state();
+absl::StatusOr<BorrowedNetwork> BorrowedNetwork::Get(const NetworkOptions& options, Teller& teller) {
+  BorrowedNetwork result;
+  if (const absl::StatusOr<NetworkState> state = lab::ReadState(options.directory); state.ok() && state->ready) {
+    result.state_ = *state;
     return result;
   }
-  const NetworkState& state() const { return state_; }
+  absl::StatusOr<std::unique_ptr<lab::Network>> own = lab::Network::Up(options, TellProgress(teller), lab_interrupted);
+  if (!own.ok()) return own.status();
+  result.own_ = *std::move(own);
+  result.state_ = result.own_->state();
+  return result;
+}
 
- private:
-  std::unique_ptr<lab::Network> own_;
-  NetworkState state_;
-};
-
-// The command a program is started with to be recorded into `tape`.
 std::vector<std::string> RecordingPrefix(const std::string& tape) {
   return {std::filesystem::read_symlink("/proc/self/exe").string(), "record", "-o", std::filesystem::absolute(tape).string(), "--"};
 }
 
-absl::Status UseAllocator(const ResolvedAllocator& allocator, lab::GuardOptions& guard) {
+void UseAllocator(const ResolvedAllocator& allocator, lab::GuardOptions& guard) {
   guard.environment = allocator.environment;
   if (!allocator.library_path.empty()) guard.environment.emplace_back("LD_PRELOAD", allocator.library_path);
-  if (!allocator.loader_path.empty()) {
-    for (const std::string& word : {allocator.loader_path, std::string("--library-path"), allocator.loader_library_path}) {
-      guard.prefix.push_back(word);
-    }
+  if (allocator.loader_path.empty()) return;
+  for (const std::string& word : {allocator.loader_path, std::string("--library-path"), allocator.loader_library_path}) {
+    guard.prefix.push_back(word);
   }
-  return absl::OkStatus();
 }
 
 absl::StatusOr<ResolvedAllocator> OneAllocator(const std::string& specification) {
@@ -157,6 +129,8 @@ absl::StatusOr<ResolvedAllocator> OneAllocator(const std::string& specification)
   if (found->size() != 1) return absl::InvalidArgumentError(absl::StrCat(specification, ": names ", found->size(), " allocators; name one"));
   return found->front();
 }
+
+namespace {
 
 // Waits until `guard` serves, then lets `load` run until `seconds` after the guard's start.
 absl::Status RunGuard(const NetworkState& network, lab::Guard& guard, const LoadFlags& load_flags, double seconds, Teller& teller,
@@ -167,13 +141,13 @@ absl::Status RunGuard(const NetworkState& network, lab::Guard& guard, const Load
   while (true) {
     const double gone = std::chrono::duration<double>(Clock::now() - start).count();
     if (gone >= seconds) break;
-    if (interrupted) return absl::CancelledError("interrupted");
+    if (lab_interrupted) return absl::CancelledError("interrupted");
     if (guard.Ended()) return absl::InternalError(absl::StrCat("the relay ended; see ", network.GuardDirectory(guard.place()), "/log"));
     if (!load && Clock::now() >= next_check) {
       if (guard.Serving()) load = lab::Load::Start(network, {guard.directory_port()}, load_flags.options);
       next_check = Clock::now() + std::chrono::seconds(1);
     }
-    teller.Say(gone / seconds, load ? "relay: under load" : "relay: starting", absl::StrFormat(", %.0f of %.0f s", gone, seconds));
+    teller.Say(load ? "relay: under load" : "relay: starting", static_cast<std::uint64_t>(gone), static_cast<std::uint64_t>(seconds), "s");
     std::this_thread::sleep_for(std::chrono::milliseconds(200));
   }
   if (!load) return absl::DeadlineExceededError("the relay did not stand in the consensus in this time; give it more --minutes");
@@ -198,13 +172,13 @@ absl::Status RecordGuard(const NetworkFlags& network_flags, const LoadFlags& loa
   if (!network.ok()) return network.status();
   lab::GuardOptions options = guard_flags.options;
   if (!tape.empty()) options.prefix = RecordingPrefix(tape);
-  if (absl::Status status = UseAllocator(*allocator, options); !status.ok()) return status;
+  UseAllocator(*allocator, options);
   const absl::StatusOr<std::unique_ptr<lab::Guard>> guard = lab::Guard::Start(network->state(), options);
   if (!guard.ok()) return guard.status();
   lab::LoadCounts counts;
   if (absl::Status status = RunGuard(network->state(), **guard, load_flags, seconds, teller, counts); !status.ok()) return status;
   const absl::StatusOr<lab::GuardMemory> memory = (*guard)->ReadMemory();
-  teller.Say(1, "relay: ending");
+  teller.Say("relay: ending", 0, 0, "");
   if (absl::Status status = (*guard)->Stop(); !status.ok()) return status;
   teller.End();
   if (memory.ok()) {
@@ -241,8 +215,7 @@ void AddUp(CLI::App& lab_command, int& status) {
   command->callback([flags, &status] {
     CatchInterrupts();
     Teller teller;
-    const absl::StatusOr<std::unique_ptr<lab::Network>> network = lab::Network::Up(
-        flags->options, [&](double share, const std::string& what) { teller.Say(share, what); }, interrupted);
+    const absl::StatusOr<std::unique_ptr<lab::Network>> network = lab::Network::Up(flags->options, TellProgress(teller), lab_interrupted);
     teller.End();
     if (!network.ok()) {
       status = Fail(network.status());
@@ -334,8 +307,8 @@ void AddLoad(CLI::App& lab_command, int& status) {
     Teller teller;
     const std::unique_ptr<lab::Load> load = lab::Load::Start(*state, relays, load_flags->options);
     const auto start = Clock::now();
-    for (double gone = 0; gone < *minutes * 60 && !interrupted; gone = std::chrono::duration<double>(Clock::now() - start).count()) {
-      teller.Say(gone / (*minutes * 60), absl::StrFormat("load on %d relays", relays.size()), absl::StrFormat(", %.0f of %.0f s", gone, *minutes * 60));
+    for (double gone = 0; gone < *minutes * 60 && !lab_interrupted; gone = std::chrono::duration<double>(Clock::now() - start).count()) {
+      teller.Say(absl::StrCat("load on ", relays.size(), " relays"), static_cast<std::uint64_t>(gone), static_cast<std::uint64_t>(*minutes * 60), "s");
       std::this_thread::sleep_for(std::chrono::milliseconds(200));
     }
     teller.End();
@@ -413,6 +386,7 @@ void AddLab(CLI::App& program, int& status) {
   AddStatus(*command, status);
   AddLoad(*command, status);
   AddLabRecord(*command, status);
+  AddLabCompare(*command, status);
   AddDown(*command, status);
   AddDemo(*command, status);
 }

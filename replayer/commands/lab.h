@@ -1,0 +1,82 @@
+// What the files of `heaptape lab` share: its options, its talk, and the network a command works in.
+
+#ifndef HEAPTAPE_REPLAYER_COMMANDS_LAB_H_
+#define HEAPTAPE_REPLAYER_COMMANDS_LAB_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "CLI/CLI.hpp"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "allocators/catalog.h"
+#include "replayer/commands/progress.h"
+#include "traces/lab/guard.h"
+#include "traces/lab/load.h"
+#include "traces/lab/network.h"
+
+namespace heaptape::commands {
+
+// Ctrl-C asks every wait of these commands to come to an end, so that the network is taken down in order.
+extern std::atomic<bool> lab_interrupted;
+void CatchInterrupts();
+
+// A bar on the terminal that tells what goes on; elsewhere one line for each new thing.
+class Teller {
+ public:
+  ~Teller() { End(); }
+  // `done` of `total`, in `unit`.
+  void Say(const std::string& what, std::uint64_t done, std::uint64_t total, const std::string& unit);
+  void End();
+
+ private:
+  ProgressBoard board_;
+  int bar_ = -1;
+  std::string what_;
+};
+
+struct NetworkFlags {
+  lab::NetworkOptions options;
+  void AddDirectory(CLI::App& command);
+  void Add(CLI::App& command);
+};
+
+struct LoadFlags {
+  lab::LoadOptions options;
+  void Add(CLI::App& command);
+};
+
+struct GuardFlags {
+  lab::GuardOptions options;
+  std::string allocator = "glibc";
+  void Add(CLI::App& command);
+};
+
+// A network that is up in the folder, or one brought up for the time this object lives.
+class BorrowedNetwork {
+ public:
+  static absl::StatusOr<BorrowedNetwork> Get(const lab::NetworkOptions& options, Teller& teller);
+  const lab::NetworkState& state() const { return state_; }
+
+ private:
+  std::unique_ptr<lab::Network> own_;
+  lab::NetworkState state_;
+};
+
+// The command a program is started with to be recorded into `tape`.
+std::vector<std::string> RecordingPrefix(const std::string& tape);
+
+// Lets a relay run under an allocator, as LD_PRELOAD or another loader does.
+void UseAllocator(const ResolvedAllocator& allocator, lab::GuardOptions& guard);
+
+// InvalidArgument where the words name several.
+absl::StatusOr<ResolvedAllocator> OneAllocator(const std::string& specification);
+
+void AddLabCompare(CLI::App& lab_command, int& status);
+
+}  // namespace heaptape::commands
+
+#endif  // HEAPTAPE_REPLAYER_COMMANDS_LAB_H_
