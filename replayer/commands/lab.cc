@@ -171,12 +171,16 @@ absl::Status RecordGuard(const NetworkFlags& network_flags, const LoadFlags& loa
   const absl::StatusOr<BorrowedNetwork> network = BorrowedNetwork::Get(network_flags.options, teller);
   if (!network.ok()) return network.status();
   lab::GuardOptions options = guard_flags.options;
+  if (guard_flags.quiet && options.place < lab::kFirstQuietPlace) options.place += lab::kFirstQuietPlace - 1;
+  if (options.place > lab::kGuardPlaces) return absl::InvalidArgumentError(absl::StrCat("--without-clients leaves places 1 to ", lab::kGuardPlaces - lab::kFirstQuietPlace + 1));
   if (!tape.empty()) options.prefix = RecordingPrefix(tape);
   UseAllocator(*allocator, options);
   const absl::StatusOr<std::unique_ptr<lab::Guard>> guard = lab::Guard::Start(network->state(), options);
   if (!guard.ok()) return guard.status();
   lab::LoadCounts counts;
-  if (absl::Status status = RunGuard(network->state(), **guard, load_flags, seconds, teller, counts); !status.ok()) return status;
+  LoadFlags load = load_flags;
+  if (guard_flags.quiet) load.options = {.streams = 0, .directory_requests_per_second = 0};
+  if (absl::Status status = RunGuard(network->state(), **guard, load, seconds, teller, counts); !status.ok()) return status;
   const absl::StatusOr<lab::GuardMemory> memory = (*guard)->ReadMemory();
   teller.Say("relay: ending", 0, 0, "");
   if (absl::Status status = (*guard)->Stop(); !status.ok()) return status;
@@ -328,6 +332,9 @@ void AddLabRecord(CLI::App& lab_command, int& status) {
   load->Add(*command);
   guard->Add(*command);
   command->add_option("--allocator", guard->allocator, "What the relay runs under, as for `heaptape replay`")->capture_default_str();
+  command->add_flag("--without-clients", guard->quiet, "No client comes to the relay: directory churn only");
+  command->add_option("--place", guard->options.place, "Where in the network, for several relays at a time")->check(CLI::Range(1, lab::kGuardPlaces))
+      ->capture_default_str();
   command->add_option("--minutes", *minutes, "How long, from the relay's start on")->check(CLI::Range(0.1, 100000.0))->capture_default_str();
   command->add_option("-o,--output", *output, "The trace")->required();
   command->footer(

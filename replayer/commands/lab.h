@@ -52,6 +52,7 @@ struct LoadFlags {
 struct GuardFlags {
   lab::GuardOptions options;
   std::string allocator = "glibc";
+  bool quiet = false;  // without clients
   void Add(CLI::App& command);
 };
 

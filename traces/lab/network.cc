@@ -51,7 +51,7 @@ constexpr std::uint32_t kRealBandwidth = 2'000'000;
 constexpr std::uint32_t kSpareGuardBandwidth = 50'000;
 
 std::string Address(int instance, int kind, int number) { return absl::StrCat("127.", instance, ".", kind, ".", number); }
-enum Kind { kServices = 0, kAuthorities = 1, kExits = 2, kRelays = 3, kGuards = 4, kClients = 5 };
+enum Kind { kServices = 0, kAuthorities = 1, kExits = 2, kRelays = 3, kGuards = 4, kClients = 5, kQuiet = 6 };
 
 absl::Status WriteFile(const std::string& path, const std::string& text) {
   std::ofstream file(path, std::ios::binary);
@@ -275,7 +275,7 @@ class Supervisor {
     for (int place = 1; place <= kGuardPlaces; ++place) {
       const absl::StatusOr<RelayIdentity> identity = RealRelayIdentity(absl::StrCat("guard", place));
       if (!identity.ok()) return identity.status();
-      bandwidths_.emplace_back(identity->fingerprint, kRealBandwidth);
+      bandwidths_.emplace_back(identity->fingerprint, place < kFirstQuietPlace ? kRealBandwidth : 1);
     }
 
     PublisherOptions publishing;
@@ -483,7 +483,7 @@ Endpoint NetworkState::SpareRelay() const { return {Address(instance, kRelays, 1
 Endpoint NetworkState::GuardDirectoryPort(int place) const { return {GuardAddress(place), kDirectoryPort}; }
 Endpoint NetworkState::GuardOrPort(int place) const { return {GuardAddress(place), kOrPort}; }
 Endpoint NetworkState::FileServerEndpoint() const { return {Address(instance, kServices, 2), kFilePort}; }
-std::string NetworkState::GuardAddress(int place) const { return Address(instance, kGuards, place); }
+std::string NetworkState::GuardAddress(int place) const { return Address(instance, place < kFirstQuietPlace ? kGuards : kQuiet, place); }
 std::string NetworkState::GuardDirectory(int place) const {
   return absl::StrCat(NodesDirectory(options.directory), "/guard", place);
 }

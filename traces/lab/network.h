@@ -34,6 +34,9 @@ struct NetworkOptions {
 
 // Relays under test that one network has places for.
 inline constexpr int kGuardPlaces = 32;
+// From this place on a relay is no guard and has no bandwidth to speak of: clients leave it alone, and it
+// has only the directory's own traffic.
+inline constexpr int kFirstQuietPlace = 25;
 
 // What others need to know of a network that is up. Kept in DIRECTORY/lab.json.
 struct NetworkState {
