@@ -64,7 +64,10 @@ absl::StatusOr<std::unique_ptr<Guard>> Guard::Start(const NetworkState& network,
                         .lab_directory = network.options.directory,
                         .log_path = folder + "/log",
                         .own_group = true};
-  for (const std::string& word : {std::string("tor"), std::string("-f"), folder + "/torrc", std::string("--defaults-torrc"), std::string("/dev/null")}) {
+  // By its full path: a loader that stands before it does not search PATH.
+  const std::string tor = FindProgram("tor");
+  if (tor.empty()) return absl::NotFoundError("tor: program not found; install it with: apt-get install tor");
+  for (const std::string& word : {tor, std::string("-f"), folder + "/torrc", std::string("--defaults-torrc"), std::string("/dev/null")}) {
     child.command.push_back(word);
   }
   const absl::StatusOr<pid_t> started = StartChild(child);

@@ -25,19 +25,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-std::string FindProgram(const std::string& name) {
-  if (name.find('/') != std::string::npos) return access(name.c_str(), X_OK) == 0 ? name : "";
-  const char* path = std::getenv("PATH");
-  // Debian keeps tor in /usr/bin and /usr/sbin; the latter is not in every user's PATH.
-  std::istringstream folders(absl::StrCat(path ? path : "", ":/usr/bin:/usr/sbin"));
-  for (std::string folder; std::getline(folders, folder, ':');) {
-    if (folder.empty()) continue;
-    const std::string candidate = absl::StrCat(folder, "/", name);
-    if (access(candidate.c_str(), X_OK) == 0) return candidate;
-  }
-  return "";
-}
-
 // `input_descriptor` becomes stdin; -1: /dev/null.
 absl::StatusOr<pid_t> Start(const ChildOptions& options, int input_descriptor) {
   const std::string program = FindProgram(options.command.front());
@@ -91,6 +78,19 @@ std::string ReadAll(const std::string& path) {
 }
 
 }  // namespace
+
+std::string FindProgram(const std::string& name) {
+  if (name.find('/') != std::string::npos) return access(name.c_str(), X_OK) == 0 ? name : "";
+  const char* path = std::getenv("PATH");
+  // Debian keeps tor in /usr/bin and /usr/sbin; the latter is not in every user's PATH.
+  std::istringstream folders(absl::StrCat(path ? path : "", ":/usr/bin:/usr/sbin"));
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    if (folder.empty()) continue;
+    const std::string candidate = absl::StrCat(folder, "/", name);
+    if (access(candidate.c_str(), X_OK) == 0) return candidate;
+  }
+  return "";
+}
 
 absl::StatusOr<pid_t> StartChild(const ChildOptions& options) { return Start(options, -1); }
 

@@ -28,6 +28,9 @@ struct ChildOptions {
   bool own_group = false;            // its own process group: the terminal's Ctrl-C does not reach it
 };
 
+// Where a program lies: its first place in PATH or Debian's usual folders. Empty where there is none.
+std::string FindProgram(const std::string& name);
+
 // The child gets SIGKILL when the calling thread ends, so call it from a thread that lives as long as the
 // child shall. NotFound where the program does not exist.
 absl::StatusOr<pid_t> StartChild(const ChildOptions& options);
