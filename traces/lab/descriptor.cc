@@ -87,7 +87,7 @@ absl::StatusOr<std::string> SyntheticRelay::Descriptor(const RelayFacts& facts) 
                   "hidden-service-dir\n",
                   "contact operator ", index_ % 211, " of the lab, revision ", facts.revision, "\n",
                   "ntor-onion-key ", Base64(ntor.CurvePublicKey()), "\n",
-                  "reject *:*\n", "tunnelled-dir-server\n", "router-sig-ed25519 ");
+                  "reject *:*\n", "router-sig-ed25519 ");
   const std::string signature = signing.Sign(Sha256(absl::StrCat("Tor router descriptor signature v1", text)));
   absl::StrAppend(&text, Unpadded(Base64(signature)), "\nrouter-signature\n");
   return text + PemBlock("SIGNATURE", rsa->SignRaw(Sha1(text)));
