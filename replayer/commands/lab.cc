@@ -374,7 +374,10 @@ void AddDemo(CLI::App& lab_command, int& status) {
       status = Fail(outcome);
       return;
     }
-    status = RunSelf({"replay", tape, "--report", *output + "/report.html", "-o", *output + "/results.json"});
+    const std::string results = *output + "/results.json", report = *output + "/report.html";
+    status = RunSelf({"replay", tape, "-o", results});
+    if (status == kExitDone) status = RunSelf({"report", results, "-o", report});
+    if (status == kExitDone) std::printf("\nreport: %s\n", report.c_str());
   });
 }
 
