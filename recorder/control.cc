@@ -87,7 +87,11 @@ absl::StatusOr<ControlBlock*> FindControlBlock(int pid) {
 }
 
 ControlBlock* MakeControlBlock() {
+  // A forked writer has its parent's, which must not be taken for its own.
+  static int descriptor = -1;
+  if (descriptor >= 0) close(descriptor);
   const int file = memfd_create(kControlName, MFD_CLOEXEC);
+  descriptor = file;
   if (file < 0) return nullptr;
   if (ftruncate(file, sizeof(ControlBlock)) != 0) return nullptr;
   void* memory = mmap(nullptr, sizeof(ControlBlock), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);

@@ -35,7 +35,9 @@ class EventOrder {
     const auto ahead = static_cast<std::int32_t>(event.event.number() - static_cast<std::uint32_t>(next_));
     if (ahead < 0) return Placed::kLate;
     if (static_cast<std::uint32_t>(ahead) > mask_) return Placed::kTooFarAhead;
-    ring_[event.event.number() & mask_] = event;
+    OrderedEvent& place = ring_[event.event.number() & mask_];
+    if (place.thread != 0) return Placed::kLate;  // a number that came twice: memory was overwritten
+    place = event;
     ++waiting_;
     return Placed::kYes;
   }

@@ -395,11 +395,10 @@ __attribute__((noinline)) void RecordBig(RawOp op, const void* pointer, std::uin
   if (!region || !region->record_big.load(memory_order_relaxed) || !pointer) {
     return RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, align_log2);
   }
-  if (op != RawOp::kBigFree) {
+  if (op != RawOp::kBigFree && op != RawOp::kReallocBegin) {
     region->big_filter[BigFilterIndex(reinterpret_cast<std::uint64_t>(pointer))].fetch_add(1, memory_order_relaxed);
   }
-  // A block that realloc made bigger is the same object as before: only its end is looked at.
-  const bool wait = op != RawOp::kReallocEnd && op != RawOp::kReallocArrayEnd && MayAwaitBig(region);
+  const bool wait = MayAwaitBig(region);
   // The chunk may be handed over as soon as the event fills it: remember whose counter to watch, and leave
   // the last slot so that the chunk stays this thread's.
   const std::uint32_t generation = region->generation.load(memory_order_acquire);
@@ -577,12 +576,13 @@ inline void RecordAligned(RawOp op, const void* pointer, std::size_t alignment, 
   RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, log2);
 }
 
-inline void RecordFree(void* pointer) {
+// A free, or the beginning of a realloc. For big blocks with the usable size.
+inline void RecordEnd(RawOp op, RawOp big_op, void* pointer) {
   if (MaybeBig(pointer)) {
     const std::size_t usable = real.malloc_usable_size(pointer);
-    if (usable >= kBigBytes) return RecordBig(RawOp::kBigFree, pointer, usable, 0);
+    if (usable >= kBigBytes) return RecordBig(big_op, pointer, usable, 0);
   }
-  Record(RawOp::kFree, pointer, 0);
+  Record(op, pointer, 0);
 }
 
 void* Reallocate(void* pointer, std::size_t size, bool array) {
@@ -597,7 +597,7 @@ void* Reallocate(void* pointer, std::size_t size, bool array) {
     if (result) memcpy(result, pointer, old < size ? old : size);
     return result;
   }
-  Record(RawOp::kReallocBegin, pointer, 0);
+  RecordEnd(RawOp::kReallocBegin, RawOp::kReallocBegin, pointer);
   void* result = real.realloc(pointer, size);
   if (!result && size == 0) {
     Record(RawOp::kReallocFreed, nullptr, 0);
@@ -632,7 +632,12 @@ Region* EnterChild() {
     region->big_filter[i].store(parent->big_filter[i].load(memory_order_relaxed), memory_order_relaxed);
   }
   region->record_big.store(parent->record_big.load(memory_order_relaxed), memory_order_relaxed);
+  region->fork_allowed.store(parent->fork_allowed.load(memory_order_relaxed), memory_order_relaxed);
+  region->role.store(parent->options.children ? ProcessRole::kChild : ProcessRole::kProvisional, memory_order_relaxed);
   region->child_pid.store(static_cast<std::int32_t>(SystemCall(SYS_getpid)), memory_order_release);
+  // What this thread holds is a chunk of its parent's.
+  thread.generation = 0;
+  thread.attached = 0;
   region->generation.store(1, memory_order_release);
   process.region.store(region, memory_order_release);
   return region;
@@ -829,7 +834,7 @@ void RunWriter(Region* region, std::int32_t target, const char* own_path) {
     void* writer = dlmopen(LM_ID_NEWLM, path, RTLD_NOW);
     if (!writer) Say(dlerror());
     if (void* function = writer ? dlsym(writer, "HeaptapeWriterMain") : nullptr) {
-      const WriterStart start = {region, target};
+      const WriterStart start = {regions, target};
       reinterpret_cast<WriterMain>(function)(&start);
     }
   }
@@ -919,7 +924,7 @@ EXPORT void* malloc(std::size_t size) noexcept {
 
 EXPORT void free(void* pointer) noexcept {
   if (!pointer || UNLIKELY(heaptape::FromBootstrap(pointer))) return;
-  heaptape::RecordFree(pointer);
+  heaptape::RecordEnd(RawOp::kFree, RawOp::kBigFree, pointer);
   real.free(pointer);
 }
 

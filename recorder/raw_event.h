@@ -29,7 +29,7 @@ enum class RawOp : std::uint8_t {
   kCalloc,
   kReallocFresh,        // realloc(NULL, n)
   kReallocArrayFresh,
-  kReallocBegin,        // address is the old one; the number is taken before the call
+  kReallocBegin,        // address is the old one; the number is taken before the call; size as for kBigFree
   kReallocEnd,          // address is the new one; the number is taken after it
   kReallocArrayEnd,
   kReallocFreed,        // realloc(p, 0) that returned NULL
@@ -134,9 +134,9 @@ enum class WriterState : std::uint32_t { kStarting = 0, kRunning, kRefused };
 enum class ProcessRole : std::uint32_t {
   kMain = 0,      // the name that was asked for
   kChild,         // a name of its own, asked for by `children`
-  kProvisional,   // the main name if the process it was forked from ends before it (a daemon's start), else none
-  kLeft,          // ended and left its role to its provisional child
-  kEnded,
+  kProvisional,   // none, unless the process it was forked from ends first and it leads a new session: then it
+                  // was a daemon's start, and it gets that one's role
+  kDropped,
 };
 
 struct Region {
@@ -198,7 +198,7 @@ inline void PrepareRegion(Region* region) {
 
 // The one function of heaptape-writer.so, called in the forked process; it does not return.
 struct WriterStart {
-  Region* region;
+  Region* regions;  // the first is the recorded program's
   std::int32_t target_pid;
 };
 using WriterMain = void (*)(const WriterStart*);

@@ -184,7 +184,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
       const auto found = live_.find(address);
       if (found == live_.end()) {
         ++counts_.unknown_frees;
-        if (raw == RawOp::kBigFree) touched_.erase(number);
+        touched_.erase(number);
         return;
       }
       const std::uint32_t slot = found->second;
@@ -199,6 +199,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
       if (found != live_.end()) {
         pending.slot = found->second;
         live_.erase(found);
+        if (size != 0) AddTouch(number, pending.slot, TouchRecord::When::kFree, objects_[pending.slot].size);
         if (objects_[pending.slot].size >= kBigBytes && big_filter_) big_filter_[BigFilterIndex(address)].fetch_sub(1);
       }
       reallocs_.push_back(pending);
@@ -242,7 +243,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
         objects_[begun.slot].size = size;
         objects_[begun.slot].align_log2 = 0;
         pages_.Mark(address);
-        touched_.erase(number);
+        if (size >= kBigBytes) AddTouch(number, begun.slot, TouchRecord::When::kAllocation, size);
       }
       return;
     }
@@ -299,14 +300,15 @@ absl::Status Recording::BeginWithLiveSet() {
 }
 
 absl::Status Recording::ContinueAs(const std::string& path) {
-  // The descriptor is shared with the parent's writer, whose file it is: forget it without closing a block.
-  writer_.release();
+  // What it has not written yet is written by the parent's writer, whose file it is.
+  (void)writer_.release();
   final_path_ = path;
   counts_ = RecordingCounts();
   // The forked process has one thread, with a serial of its own.
   threads_.clear();
   free_threads_.clear();
   next_thread_ = 0;
+  reallocs_.clear();
   marks_.clear();
   touched_.clear();
   order_ = EventOrder();
@@ -320,8 +322,9 @@ absl::Status Recording::ContinueAs(const std::string& path) {
 }
 
 void Recording::Discard() {
-  const std::string part = open_path_ + ".part";
-  unlink(part.c_str());
+  // Nothing that the destructor might still write shall come into being again.
+  (void)writer_.release();
+  unlink((open_path_ + ".part").c_str());
 }
 
 void Recording::RotateIfDue(std::uint64_t time_ns) {

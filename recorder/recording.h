@@ -75,7 +75,7 @@ class Recording {
 
   // In a forked writer: goes on in a new file that begins with the live set. The old file is the parent's.
   absl::Status ContinueAs(const std::string& path);
-  // Drops the file that is being written.
+  // Drops the file that is being written. No call may follow.
   void Discard();
 
   // Begins a new segment where one is due; keeps the total within its bound.

@@ -46,6 +46,9 @@ constexpr std::uint64_t kSecond = 1'000'000'000;
 // After this long without the event whose number is next, while later ones are there, it will not come: its
 // thread was killed or jumped out of the few instructions between taking the number and publishing.
 constexpr std::uint64_t kGapPatience = 2 * kSecond;
+// A program becomes a daemon in its first minute or never.
+constexpr std::uint64_t kDaemonWindow = 60 * kSecond;
+constexpr std::uint32_t kProvisionalForksMax = 32;
 constexpr std::uint64_t kFlushInterval = 5 * kSecond;
 
 std::uint64_t Now(clockid_t clock = CLOCK_MONOTONIC) {
@@ -163,8 +166,7 @@ class Pool {
     switch (event.op()) {
       case RawOp::kTrim:
       case RawOp::kMallopt:
-      case RawOp::kReallocEnd:
-      case RawOp::kReallocArrayEnd:
+      case RawOp::kFork:
         return false;
       default:
         break;
@@ -294,7 +296,7 @@ const char* EndReasonText(EndReason reason) {
 
 class Writer {
  public:
-  Writer(Region* region, pid_t target) : region_(region), target_(target) {}
+  Writer(Region* regions, pid_t target) : regions_(regions), region_(regions), target_(target), session_(getsid(target)) {}
 
   // In the first process: everything is checked before the program goes on.
   void Start() {
@@ -353,7 +355,11 @@ class Writer {
       }
       if (now >= next_check) {
         next_check = now + 10 * kMillisecond;
-        if (!TargetLives()) return Finish();
+        if (!TargetLives()) return TargetEnded();
+        if (!StillWanted(now)) {
+          region_->generation.store(0, std::memory_order_release);
+          return recording_->Discard();
+        }
         if (!Housekeep(now)) return;
       }
       // A full pool makes the program wait, so the next look comes at once while there is much to read.
@@ -366,15 +372,144 @@ class Writer {
   void Attach() {
     pool_ = std::make_unique<Pool>(region_, memory_.get(), recording_.get());
     recording_->set_big_filter(region_->big_filter);
+    recording_->set_fork_hook([this](std::uint32_t child) { FollowFork(child); });
+    AllowForks(0);
     if (!control_) return;
     control_->target_pid.store(target_);
     control_->writer_pid.store(getpid());
     std::snprintf(control_->output, sizeof(control_->output), "%s", recording_->path().c_str());
   }
 
+  std::uint32_t Index() const { return static_cast<std::uint32_t>(region_ - regions_); }
+
+  // May the program's next fork have a region? Asked for: always. Otherwise only while it may be becoming a
+  // daemon, because following a fork costs this process one of its own.
+  void AllowForks(std::uint64_t now) {
+    const bool allowed = region_->options.children || (now < kDaemonWindow && provisional_forks_ < kProvisionalForksMax);
+    region_->fork_allowed.store(allowed ? 1 : 0, std::memory_order_release);
+  }
+
+  // The program forked, and its child has a region. A fork of this process goes on with the child: with all
+  // tables as they are at this very event.
+  void FollowFork(std::uint32_t index) {
+    if (index >= kRegionCount) return;
+    ++provisional_forks_;
+    const pid_t pid = fork();
+    if (pid != 0) {
+      if (pid < 0) GiveBack(&regions_[index]);
+      return;
+    }
+    region_ = &regions_[index];
+    close(pidfd_);
+    if (const std::uint64_t report_fd = regions_->options.report_fd; report_fd < 1u << 20) {
+      close(static_cast<int>(report_fd));
+      has_report_ = false;
+    }
+    for (int i = 0; i < 1000 && (target_ = region_->child_pid.load(std::memory_order_acquire)) == 0; ++i) {
+      SleepFor(kMillisecond);
+    }
+    pidfd_ = target_ ? static_cast<int>(syscall(SYS_pidfd_open, target_, 0)) : -1;
+    // It may have ended before this was running: its events are there all the same.
+    if (target_ == 0 || region_->role.load() == ProcessRole::kDropped || !HoldLock(region_)) {
+      region_->generation.store(0);
+      GiveBack(region_);
+      _exit(0);
+    }
+    memory_ = std::make_unique<ProcessMemory>(target_);
+    const std::string asked = region_->output;
+    const std::size_t slash = asked.rfind('/');
+    const std::size_t dot = asked.rfind('.');
+    const std::size_t cut = dot != std::string::npos && (slash == std::string::npos || dot > slash + 1) ? dot : asked.size();
+    // guard.tape -> guard.4711.tape
+    const absl::Status opened = recording_->ContinueAs(absl::StrCat(asked.substr(0, cut), ".", target_, asked.substr(cut)));
+    control_ = MakeControlBlock();
+    generation_ = 1;
+    provisional_forks_ = 0;
+    start_ns_ = Now();
+    last_flush_ = next_second_ = next_mappings_ = next_reclaim_ = published_ns_ = published_events_ = gap_number_ = 0;
+    Attach();
+    region_->writer_pid.store(getpid());
+    region_->writer_state.store(WriterState::kRunning, std::memory_order_release);
+    if (!opened.ok()) {
+      Stop(std::string(opened.message()));
+    } else {
+      Run();
+    }
+    _exit(0);
+  }
+
+  void GiveBack(Region* region) {
+    // All pages of it at once, its claim included: the next to claim it finds zeros.
+    madvise(region, sizeof(Region), MADV_REMOVE);
+  }
+
+  // A provisional process that leads a session of its own is a daemon in the making.
+  bool InOwnSession(const Region& region) const {
+    const pid_t pid = region.child_pid.load();
+    const pid_t session = pid > 0 ? getsid(pid) : -1;
+    if (session <= 0 || session == session_) return false;
+    const int process = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+    pollfd ended = {process, POLLIN, 0};
+    const bool alive = process >= 0 && poll(&ended, 1, 0) == 0;
+    if (process >= 0) close(process);
+    return alive;
+  }
+
+  // Was it forked by this writer's process, or by one forked by it that is provisional as well?
+  bool IsDescendant(const Region* region) const {
+    for (std::uint32_t generations = 0; generations < kRegionCount; ++generations) {
+      const std::uint32_t parent = region->parent.load();
+      if (region == regions_ || region->claimed.load() == 0 || parent >= kRegionCount) return false;
+      if (parent == Index()) return true;
+      region = &regions_[parent];
+    }
+    return false;
+  }
+
+  // The program has ended. Where a descendant of it goes on as a daemon, that one's trace is the one asked for.
+  // A child that has just been forked may need a moment to leave the session.
+  bool LeaveToDaemon() {
+    bool any = true;
+    for (int tries = 0; any && tries < 200; ++tries) {
+      any = false;
+      for (std::uint32_t i = 1; i < kRegionCount; ++i) {
+        Region& child = regions_[i];
+        if (&child == region_ || !IsDescendant(&child)) continue;
+        const bool starting = child.child_pid.load() == 0;
+        if (!starting && child.role.load() != ProcessRole::kProvisional) continue;
+        any = true;
+        if (starting || !InOwnSession(child)) continue;
+        child.parent.store(region_->parent.load());
+        ProcessRole provisional = ProcessRole::kProvisional;
+        const ProcessRole role = region_->role.load();
+        if (role == ProcessRole::kProvisional || child.role.compare_exchange_strong(provisional, role)) {
+          daemon_ = child.child_pid.load();
+          return true;
+        }
+      }
+      if (any) SleepFor(5 * kMillisecond);
+    }
+    return false;
+  }
+
+  // Of a provisional process: false where its recording is not wanted any more.
+  bool StillWanted(std::uint64_t now) {
+    if (region_->role.load() != ProcessRole::kProvisional || now < kDaemonWindow) return region_->role.load() != ProcessRole::kDropped;
+    ProcessRole provisional = ProcessRole::kProvisional;
+    return !region_->role.compare_exchange_strong(provisional, ProcessRole::kDropped);
+  }
+
+  void DropChildren() {
+    for (std::uint32_t i = 1; i < kRegionCount; ++i) {
+      if (&regions_[i] == region_ || !IsDescendant(&regions_[i])) continue;
+      ProcessRole provisional = ProcessRole::kProvisional;
+      regions_[i].role.compare_exchange_strong(provisional, ProcessRole::kDropped);
+    }
+  }
+
   bool TargetLives() {
     pollfd ended = {pidfd_, POLLIN, 0};
-    if (poll(&ended, 1, 0) > 0) return false;
+    if (pidfd_ < 0 || poll(&ended, 1, 0) > 0) return false;
     const ProcessMemory::State state = memory_->CheckState();
     executed_ = state == ProcessMemory::State::kExecuted;
     return state == ProcessMemory::State::kThere;
@@ -404,6 +539,7 @@ class Writer {
   // About every 10 ms. False: the recording has ended.
   bool Housekeep(std::uint64_t now) {
     ObeyCommand();
+    AllowForks(now);
     if (now - last_flush_ >= kFlushInterval) {
       last_flush_ = now;
       (void)recording_->Flush();
@@ -477,6 +613,30 @@ class Writer {
     control_->writer_cpu_ns.store(Now(CLOCK_PROCESS_CPUTIME_ID));
   }
 
+  // Nobody publishes any more: whoever is in the midst of an event will not end it.
+  void ReadToTheEnd() {
+    do {
+      while (pool_->Poll() > 0) recording_->Drain();
+      recording_->Drain();
+      recording_->SkipGap();
+      recording_->Drain();
+    } while (recording_->order().waiting() > 0 && recording_->status().ok());
+  }
+
+  void TargetEnded() {
+    if (recording_->status().ok()) ReadToTheEnd();  // the last event may be a fork, to be followed
+    const bool left = LeaveToDaemon();
+    if (!left) DropChildren();
+    const ProcessRole role = region_->role.load();
+    if (left || role == ProcessRole::kProvisional || role == ProcessRole::kDropped) {
+      if (left) Report(absl::OkStatus());
+      recording_->Discard();
+    } else {
+      Finish();
+    }
+    if (region_ != regions_) GiveBack(region_);
+  }
+
   // Ends the recording while the program lives: it runs on unrecorded.
   void Stop(const std::string& why) {
     EndReason none = EndReason::kNone;
@@ -488,30 +648,25 @@ class Writer {
 
   void Finish() {
     if (recording_->status().ok()) {
-      // Whoever is in the midst of an event ends it soon, or never.
-      do {
-        while (pool_->Poll() > 0) recording_->Drain();
-        recording_->Drain();
-        recording_->SkipGap();
-        recording_->Drain();
-      } while (recording_->order().waiting() > 0);
+      ReadToTheEnd();
       const std::uint64_t now = Now() - start_ns_;
       recording_->Mark(static_cast<std::uint32_t>(recording_->order().next_number()), now);
       recording_->Drain();
     }
+    if (region_->role.load() == ProcessRole::kMain) recording_->set_final_path(region_->output);
     const absl::Status finished = recording_->Finish();
     Report(finished);
   }
 
   void Report(const absl::Status& finished) {
     const std::uint64_t report_fd = region_->options.report_fd;
-    if (report_fd >= 1u << 20) return;
+    if (report_fd >= 1u << 20 || !has_report_) return;
     const RecordingCounts& counts = recording_->counts();
     std::string text = absl::StrFormat(
         "events=%d\nlost=%d\nunknown_frees=%d\nmissed_frees=%d\nwaits=%d\nwait_ns=%d\nbig_waits=%d\nbig_wait_ns=%d\n"
-        "big_skipped=%d\nbytes=%d\nsegments=%d\nlive_objects=%d\nwriter_cpu_ns=%d\nexecuted=%d\n",
+        "daemon=%d\nbig_skipped=%d\nbytes=%d\nsegments=%d\nlive_objects=%d\nwriter_cpu_ns=%d\nexecuted=%d\n",
         recording_->event_count(), counts.lost, counts.unknown_frees, counts.missed_frees, region_->waits.load(),
-        region_->wait_ns.load(), region_->big_waits.load(), region_->big_wait_ns.load(), region_->big_skipped.load(),
+        region_->wait_ns.load(), region_->big_waits.load(), region_->big_wait_ns.load(), daemon_, region_->big_skipped.load(),
         recording_->bytes_written(), recording_->segments(), recording_->live_objects(), Now(CLOCK_PROCESS_CPUTIME_ID),
         executed_ ? 1 : 0);
     if (!ended_early_.empty()) absl::StrAppend(&text, "ended_early=", ended_early_, "\n");
@@ -519,9 +674,13 @@ class Writer {
     (void)!write(static_cast<int>(report_fd), text.data(), text.size());
   }
 
+  Region* regions_;
   Region* region_;
   pid_t target_;
+  pid_t session_;  // of the program when it was started; a daemon leaves it
   int pidfd_ = -1;
+  std::uint32_t provisional_forks_ = 0;
+  pid_t daemon_ = 0;  // went on as that process
   std::string folder_;
   std::unique_ptr<ProcessMemory> memory_;
   std::unique_ptr<Recording> recording_;
@@ -540,6 +699,7 @@ class Writer {
   std::uint64_t published_events_ = 0;
   std::uint64_t disk_free_ = 0;
   bool executed_ = false;
+  bool has_report_ = true;
   std::string ended_early_;
 };
 
@@ -547,8 +707,8 @@ class Writer {
 }  // namespace heaptape
 
 extern "C" __attribute__((visibility("default"))) void HeaptapeWriterMain(const heaptape::WriterStart* start) {
-  heaptape::LetGo(start->region->options.report_fd);
-  heaptape::Writer writer(start->region, start->target_pid);
+  heaptape::LetGo(start->regions->options.report_fd);
+  heaptape::Writer writer(start->regions, start->target_pid);
   writer.Start();
   heaptape::TakeName();
   writer.Run();

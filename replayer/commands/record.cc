@@ -40,7 +40,10 @@ void Tell(const LaunchResult& result, bool verbose) {
     const auto found = result.figures.find(name);
     return found == result.figures.end() ? std::uint64_t{0} : found->second;
   };
-  if (verbose || isatty(STDERR_FILENO)) {
+  if (figure("daemon")) {
+    std::fprintf(stderr, "heaptape: the program went on as a daemon, process %s, and is still being recorded: see "
+                 "heaptape ctl %s status.\n", absl::StrCat(figure("daemon")).c_str(), absl::StrCat(figure("daemon")).c_str());
+  } else if (verbose || isatty(STDERR_FILENO)) {
     std::fprintf(stderr, "heaptape: %s: %s events, %.1f MB", result.output.c_str(), Count(figure("events")).c_str(),
                  static_cast<double>(figure("bytes")) / 1e6);
     if (figure("segments") > 1) std::fprintf(stderr, " in %s segments", Count(figure("segments")).c_str());
@@ -121,6 +124,8 @@ void AddRecord(CLI::App& program, int& status) {
   command->add_option("--max-total-wait", recorder.max_total_wait_ns, "The same for all waits together (default: none)")
       ->transform(duration());
   command->add_flag("--suspended", recorder.suspended, "Begin only with `heaptape ctl PID start`");
+  command->add_flag("--children", recorder.children,
+                    "Record forked children and executed programs too, as NAME.PID.tape; a forked one begins with its parent's live set");
   command->add_flag("--no-touched-pages", arguments->no_big_blocks, "Do not record which pages of large blocks are used");
   command->add_flag("-v,--verbose", arguments->verbose, "Say what was recorded, with all figures");
   command->add_option("command", arguments->command, "The program and its arguments, after --")->required();
