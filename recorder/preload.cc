@@ -624,6 +624,12 @@ Region* EnterChild() {
   region_for_child = 0;
   Region* region = &regions[index];
   Region* parent = &regions[own_region];
+  ForkSlot& slot = regions[0].forks[index];
+  if (SystemCall(SYS_mprotect, reinterpret_cast<long>(region), sizeof(Region), PROT_READ | PROT_WRITE) != 0) {
+    slot.role.store(ProcessRole::kDropped, memory_order_relaxed);
+    is_off.store(true, memory_order_relaxed);
+    return nullptr;
+  }
   own_region = index;
   memcpy(&region->options, &parent->options, sizeof(region->options));
   memcpy(region->output, parent->output, sizeof(region->output));
@@ -633,8 +639,8 @@ Region* EnterChild() {
   }
   region->record_big.store(parent->record_big.load(memory_order_relaxed), memory_order_relaxed);
   region->fork_allowed.store(parent->fork_allowed.load(memory_order_relaxed), memory_order_relaxed);
-  region->role.store(parent->options.children ? ProcessRole::kChild : ProcessRole::kProvisional, memory_order_relaxed);
-  region->child_pid.store(static_cast<std::int32_t>(SystemCall(SYS_getpid)), memory_order_release);
+  slot.role.store(parent->options.children ? ProcessRole::kChild : ProcessRole::kProvisional, memory_order_relaxed);
+  slot.child_pid.store(static_cast<std::int32_t>(SystemCall(SYS_getpid)), memory_order_release);
   // What this thread holds is a chunk of its parent's.
   thread.generation = 0;
   thread.attached = 0;
@@ -657,7 +663,8 @@ Region* EnterProcess() {
   } else {
     regions = reinterpret_cast<Region*>(memory);
     PrepareRegion(&regions[0]);
-    regions[0].claimed.store(1, memory_order_relaxed);
+    regions[0].forks[0].claimed.store(1, memory_order_relaxed);
+    SystemCall(SYS_mprotect, reinterpret_cast<long>(&regions[1]), sizeof(Region) * (kRegionCount - 1), PROT_NONE);
     regions[0].generation.store(1, memory_order_release);
     process.region.store(&regions[0], memory_order_release);
   }
@@ -672,8 +679,9 @@ void BeforeFork() {
   if (region->fork_allowed.load(memory_order_acquire)) {
     for (std::uint32_t i = 1; i < kRegionCount; ++i) {
       std::uint32_t unclaimed = 0;
-      if (regions[i].claimed.compare_exchange_strong(unclaimed, 1, memory_order_acq_rel)) {
-        regions[i].parent.store(own_region, memory_order_relaxed);
+      ForkSlot& slot = regions[0].forks[i];
+      if (slot.claimed.compare_exchange_strong(unclaimed, 1, memory_order_acq_rel)) {
+        slot.parent.store(own_region, memory_order_relaxed);
         region_for_child = i;
         break;
       }

@@ -139,6 +139,18 @@ enum class ProcessRole : std::uint32_t {
   kDropped,
 };
 
+// A region is claimed by the forking process for its child, which then fills in its pid.
+struct ForkSlot {
+  std::atomic<std::uint32_t> claimed;
+  std::atomic<std::int32_t> child_pid;
+  std::atomic<std::uint32_t> parent;  // region of the process it was forked from
+  std::atomic<ProcessRole> role;
+};
+
+// The first is the recorded program's own, the others are for processes it forks. Those are made accessible
+// only there: a program that locks all its memory must not have them in it.
+inline constexpr std::uint32_t kRegionCount = 8;
+
 struct Region {
   // Equal to the `generation` of each thread that may use its fast path; 0: not recording.
   alignas(64) std::atomic<std::uint32_t> generation;
@@ -167,16 +179,13 @@ struct Region {
   // The writer holds this lock while it lives; the kernel marks it when the writer dies, however it dies.
   alignas(64) unsigned char writer_lock[64];
 
+  ForkSlot forks[kRegionCount];  // of the first region: one for each region
+
   RecorderOptions options;
   char output[4096];
   char allocator_path[1024];  // the library whose malloc the program runs on
 
-  // Forks. A region is claimed by the forking process for its child, which then fills in its pid.
-  std::atomic<std::uint32_t> claimed;
-  std::atomic<std::int32_t> child_pid;
   std::atomic<std::uint32_t> fork_allowed;   // the writer would follow a child now
-  std::atomic<std::uint32_t> parent;         // region of the process this one was forked from, 0 being the first
-  std::atomic<ProcessRole> role;
 
   // How many live big blocks hash here. The program adds, the writer takes away.
   alignas(64) std::atomic<std::uint16_t> big_filter[kBigFilterSize];
@@ -185,9 +194,6 @@ struct Region {
   alignas(4096) RawEvent events[kChunkCount][kChunkEvents];
 };
 static_assert(sizeof(Region) <= (3 << 20) + (64 << 10));
-
-// The first is the recorded program's own, the others are for processes it forks: only touched when used.
-inline constexpr std::uint32_t kRegionCount = 8;
 
 // An empty pool; the memory must be zeroed. Leaves `generation` 0.
 inline void PrepareRegion(Region* region) {

@@ -300,6 +300,7 @@ class Writer {
 
   // In the first process: everything is checked before the program goes on.
   void Start() {
+    if (mprotect(regions_, sizeof(Region) * kRegionCount, PROT_READ | PROT_WRITE) != 0) Refuse(region_, "no memory.");
     memory_ = std::make_unique<ProcessMemory>(target_);
     pidfd_ = static_cast<int>(syscall(SYS_pidfd_open, target_, 0));
     if (pidfd_ < 0) Refuse(region_, absl::StrCat("pidfd_open: ", std::strerror(errno), "."));
@@ -380,6 +381,8 @@ class Writer {
     std::snprintf(control_->output, sizeof(control_->output), "%s", recording_->path().c_str());
   }
 
+  ForkSlot& Slot(std::uint32_t index) const { return regions_->forks[index]; }
+  ForkSlot& OwnSlot() const { return Slot(Index()); }
   std::uint32_t Index() const { return static_cast<std::uint32_t>(region_ - regions_); }
 
   // May the program's next fork have a region? Asked for: always. Otherwise only while it may be becoming a
@@ -396,7 +399,7 @@ class Writer {
     ++provisional_forks_;
     const pid_t pid = fork();
     if (pid != 0) {
-      if (pid < 0) GiveBack(&regions_[index]);
+      if (pid < 0) GiveBack(index);
       return;
     }
     region_ = &regions_[index];
@@ -405,14 +408,14 @@ class Writer {
       close(static_cast<int>(report_fd));
       has_report_ = false;
     }
-    for (int i = 0; i < 1000 && (target_ = region_->child_pid.load(std::memory_order_acquire)) == 0; ++i) {
+    for (int i = 0; i < 1000 && (target_ = OwnSlot().child_pid.load(std::memory_order_acquire)) == 0; ++i) {
       SleepFor(kMillisecond);
     }
     pidfd_ = target_ ? static_cast<int>(syscall(SYS_pidfd_open, target_, 0)) : -1;
     // It may have ended before this was running: its events are there all the same.
-    if (target_ == 0 || region_->role.load() == ProcessRole::kDropped || !HoldLock(region_)) {
+    if (target_ == 0 || OwnSlot().role.load() == ProcessRole::kDropped || !HoldLock(region_)) {
       region_->generation.store(0);
-      GiveBack(region_);
+      GiveBack(Index());
       _exit(0);
     }
     memory_ = std::make_unique<ProcessMemory>(target_);
@@ -438,14 +441,18 @@ class Writer {
     _exit(0);
   }
 
-  void GiveBack(Region* region) {
-    // All pages of it at once, its claim included: the next to claim it finds zeros.
-    madvise(region, sizeof(Region), MADV_REMOVE);
+  // The next process to claim it finds zeros.
+  void GiveBack(std::uint32_t index) {
+    madvise(&regions_[index], sizeof(Region), MADV_REMOVE);
+    ForkSlot& slot = Slot(index);
+    slot.child_pid.store(0);
+    slot.parent.store(0);
+    slot.role.store(ProcessRole::kMain);
+    slot.claimed.store(0);
   }
 
   // A provisional process that leads a session of its own is a daemon in the making.
-  bool InOwnSession(const Region& region) const {
-    const pid_t pid = region.child_pid.load();
+  bool InOwnSession(pid_t pid) const {
     const pid_t session = pid > 0 ? getsid(pid) : -1;
     if (session <= 0 || session == session_) return false;
     const int process = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
@@ -456,12 +463,12 @@ class Writer {
   }
 
   // Was it forked by this writer's process, or by one forked by it that is provisional as well?
-  bool IsDescendant(const Region* region) const {
+  bool IsDescendant(std::uint32_t index) const {
     for (std::uint32_t generations = 0; generations < kRegionCount; ++generations) {
-      const std::uint32_t parent = region->parent.load();
-      if (region == regions_ || region->claimed.load() == 0 || parent >= kRegionCount) return false;
+      const std::uint32_t parent = Slot(index).parent.load();
+      if (index == 0 || Slot(index).claimed.load() == 0 || parent >= kRegionCount) return false;
       if (parent == Index()) return true;
-      region = &regions_[parent];
+      index = parent;
     }
     return false;
   }
@@ -473,15 +480,15 @@ class Writer {
     for (int tries = 0; any && tries < 200; ++tries) {
       any = false;
       for (std::uint32_t i = 1; i < kRegionCount; ++i) {
-        Region& child = regions_[i];
-        if (&child == region_ || !IsDescendant(&child)) continue;
+        ForkSlot& child = Slot(i);
+        if (i == Index() || !IsDescendant(i)) continue;
         const bool starting = child.child_pid.load() == 0;
         if (!starting && child.role.load() != ProcessRole::kProvisional) continue;
         any = true;
-        if (starting || !InOwnSession(child)) continue;
-        child.parent.store(region_->parent.load());
+        if (starting || !InOwnSession(child.child_pid.load())) continue;
+        child.parent.store(OwnSlot().parent.load());
         ProcessRole provisional = ProcessRole::kProvisional;
-        const ProcessRole role = region_->role.load();
+        const ProcessRole role = OwnSlot().role.load();
         if (role == ProcessRole::kProvisional || child.role.compare_exchange_strong(provisional, role)) {
           daemon_ = child.child_pid.load();
           return true;
@@ -494,16 +501,16 @@ class Writer {
 
   // Of a provisional process: false where its recording is not wanted any more.
   bool StillWanted(std::uint64_t now) {
-    if (region_->role.load() != ProcessRole::kProvisional || now < kDaemonWindow) return region_->role.load() != ProcessRole::kDropped;
+    if (OwnSlot().role.load() != ProcessRole::kProvisional || now < kDaemonWindow) return OwnSlot().role.load() != ProcessRole::kDropped;
     ProcessRole provisional = ProcessRole::kProvisional;
-    return !region_->role.compare_exchange_strong(provisional, ProcessRole::kDropped);
+    return !OwnSlot().role.compare_exchange_strong(provisional, ProcessRole::kDropped);
   }
 
   void DropChildren() {
     for (std::uint32_t i = 1; i < kRegionCount; ++i) {
-      if (&regions_[i] == region_ || !IsDescendant(&regions_[i])) continue;
+      if (i == Index() || !IsDescendant(i)) continue;
       ProcessRole provisional = ProcessRole::kProvisional;
-      regions_[i].role.compare_exchange_strong(provisional, ProcessRole::kDropped);
+      Slot(i).role.compare_exchange_strong(provisional, ProcessRole::kDropped);
     }
   }
 
@@ -627,14 +634,14 @@ class Writer {
     if (recording_->status().ok()) ReadToTheEnd();  // the last event may be a fork, to be followed
     const bool left = LeaveToDaemon();
     if (!left) DropChildren();
-    const ProcessRole role = region_->role.load();
+    const ProcessRole role = OwnSlot().role.load();
     if (left || role == ProcessRole::kProvisional || role == ProcessRole::kDropped) {
       if (left) Report(absl::OkStatus());
       recording_->Discard();
     } else {
       Finish();
     }
-    if (region_ != regions_) GiveBack(region_);
+    if (region_ != regions_) GiveBack(Index());
   }
 
   // Ends the recording while the program lives: it runs on unrecorded.
@@ -653,7 +660,7 @@ class Writer {
       recording_->Mark(static_cast<std::uint32_t>(recording_->order().next_number()), now);
       recording_->Drain();
     }
-    if (region_->role.load() == ProcessRole::kMain) recording_->set_final_path(region_->output);
+    if (OwnSlot().role.load() == ProcessRole::kMain) recording_->set_final_path(region_->output);
     const absl::Status finished = recording_->Finish();
     Report(finished);
   }
