@@ -172,7 +172,7 @@ absl::StatusOr<AddResult> Adding::FromPackages() {
       absl::StatusOr<AddResult> result = FromDebianSource(bundled.name, bundled.folder);
       if (result.ok() || !absl::IsNotFound(result.status())) return result;
     }
-    if (!bundled.version.empty()) offered.push_back(absl::StrCat(bundled.version, " (source ", bundled.name, ")"));
+    if (!bundled.version.empty() && !offered.empty()) offered.push_back(absl::StrCat(bundled.version, " (source ", bundled.name, ")"));
   }
   const std::string packages_say =
       offered.empty() ? (unreachable.empty() ? "no Debian release has it" : absl::StrCat("Debian's packages can't be reached (", unreachable.front(), ")"))

@@ -44,13 +44,13 @@ extern const Family mimalloc = {
     .statistics = "mi_stats_print_out(), mi_process_info()",
     .purge = "mi_collect(true)",
     .packages = {{"libmimalloc3", "libmimalloc.so.3*"}, {"libmimalloc2.0", "libmimalloc.so.2*"}},
-    .source_packages = {{.name = "mimalloc"}},
+    .source_packages = {{.name = "mimalloc"},
+                        {.name = "mold", .folder = "third-party/mimalloc", .version = "2.1.9", .releases = {"trixie"}}},
     .build = "cmake -S . -B out -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=\"$PREFIX\" -DMI_BUILD_TESTS=OFF "
              "-DMI_BUILD_STATIC=OFF -DMI_BUILD_OBJECT=OFF $OPTIONS && cmake --build out -j$JOBS && cmake --install out",
     .build_needs = {"cmake", "gcc", "make"},
     .tag_forms = {"vVERSION"},
     .library_after_build = "libmimalloc.so*",
-    .caveat = "3.0.1 fails aligned_alloc of sizes that are no multiple of the alignment",
 };
 
 }  // namespace heaptape::families

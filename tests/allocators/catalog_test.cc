@@ -80,6 +80,31 @@ TEST(Catalog, AbsentVersionSaysHowToGetIt) {
   EXPECT_THAT(std::string(found.status().message()), HasSubstr("heaptape allocators add mimalloc@9.9.9"));
 }
 
+TEST(Catalog, ATunableOfAnotherVersionIsRefused) {
+  // Read by mimalloc since 2.1 and by 2.0 respectively.
+  const bool old_one = Only("mimalloc").version < "2.1";
+  const auto found = ResolveAllocators(old_one ? "mimalloc:purge_delay=0" : "mimalloc:segment_decommit_delay=0");
+  EXPECT_EQ(found.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(found.status().message()), HasSubstr("has no tunable"));
+}
+
+TEST(Catalog, TunablesCross) {
+  const std::vector<ResolvedAllocator> two = {Only("glibc"), Only("jemalloc:narenas=4")};
+  const auto crossed = ExpandTunables(two, {"jemalloc:dirty_decay_ms=0,1000,-1", "glibc:arena_max=1,2"});
+  ASSERT_TRUE(crossed.ok()) << crossed.status();
+  ASSERT_EQ(crossed->size(), 5u);
+  EXPECT_THAT((*crossed)[0].environment, ElementsAre(Pair("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")));
+  EXPECT_THAT((*crossed)[2].environment, ElementsAre(Pair("MALLOC_CONF", "narenas:4,dirty_decay_ms:0")));
+  const auto product = ExpandTunables({Only("jemalloc")}, {"jemalloc:narenas=1,2", "jemalloc:dirty_decay_ms=0,1"});
+  ASSERT_TRUE(product.ok());
+  EXPECT_EQ(product->size(), 4u);
+  for (const char* wrong : {"jemalloc", "jemalloc:narenas", "jemalloc:narenas=", "jemalloc:narenas=1,,2", "jemalloc:narena=1", "jemaloc:narenas=1",
+                            "mimalloc:reserve_os_memory=1"}) {
+    const auto refused = ExpandTunables({Only("jemalloc")}, {wrong});
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument) << wrong;
+  }
+}
+
 TEST(Catalog, AllIsEveryInstalledFamilyButTheBaseline) {
   const auto all = ResolveAllocators("all");
   ASSERT_TRUE(all.ok()) << all.status();

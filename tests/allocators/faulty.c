@@ -1,0 +1,42 @@
+// The baseline allocator with one fault, chosen by FAULT_*, for the conformance checks to find.
+
+#if defined(FAULT_CALLOC)
+#define calloc sound_calloc
+#elif defined(FAULT_CRASH)
+#define valloc sound_valloc
+#elif defined(FAULT_NULL)
+#define memalign sound_memalign
+#elif defined(FAULT_ERRNO)
+#define malloc sound_malloc
+#endif
+
+#include "allocators/bump.c"
+
+#undef calloc
+#undef valloc
+#undef memalign
+#undef malloc
+
+#if defined(FAULT_CALLOC)
+EXPORT void* calloc(size_t count, size_t size) {
+  char* block = sound_calloc(count, size);
+  if (block != NULL && count * size > 1000) block[count * size - 1] = 1;
+  return block;
+}
+#elif defined(FAULT_CRASH)
+EXPORT void* valloc(size_t size) {
+  *(volatile size_t*)NULL = size;
+  return NULL;
+}
+#elif defined(FAULT_NULL)
+EXPORT void* memalign(size_t alignment, size_t size) {
+  static int calls;
+  return ++calls > 5000 ? NULL : sound_memalign(alignment, size);
+}
+#elif defined(FAULT_ERRNO)
+EXPORT void* malloc(size_t size) {
+  void* block = sound_malloc(size);
+  if (block == NULL) errno = 0;
+  return block;
+}
+#endif
