@@ -105,6 +105,14 @@ int CountRelays(const std::string& consensus) {
   return count;
 }
 
+// What a network left beside its state, and its folder where nothing else is in it.
+void RemoveFiles(const std::string& directory) {
+  std::error_code error;
+  fs::remove_all(NodesDirectory(directory), error);
+  fs::remove(directory + "/lab.log", error);
+  fs::remove(directory, error);
+}
+
 // Runs in the process forked by Network::Up and ends with it.
 class Supervisor {
  public:
@@ -140,8 +148,9 @@ class Supervisor {
     StopChildren(children_, kShutdownPatienceMs);
     KillRemaining(state_.options.directory, kShutdownPatienceMs);
     std::error_code error;
-    if (status.ok()) fs::remove_all(NodesDirectory(state_.options.directory), error);
     fs::remove(StatePath(state_.options.directory), error);
+    // After a failure its message names logs that have to be there.
+    if (status.ok()) RemoveFiles(state_.options.directory);
     _exit(status.ok() ? 0 : 1);
   }
 
@@ -607,10 +616,9 @@ absl::StatusOr<bool> Down(const std::string& given) {
     return absl::InternalError(absl::StrCat(given, ": processes of the lab remain that cannot be killed"));
   }
   std::error_code error;
-  found = fs::remove_all(NodesDirectory(directory), error) > 0 || found;
+  found = fs::exists(NodesDirectory(directory), error) || found;
   fs::remove(StatePath(directory), error);
-  fs::remove(directory + "/lab.log", error);
-  fs::remove(directory, error);  // only where it is empty
+  RemoveFiles(directory);
   return found;
 }
 

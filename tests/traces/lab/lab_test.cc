@@ -191,7 +191,7 @@ TEST_F(NetworkTest, CarriesLoadThroughAGuardAndLeavesNothing) {
   const std::string directory = state.options.directory;
   network->reset();
   EXPECT_THAT(FindProcesses(directory), IsEmpty());
-  EXPECT_FALSE(std::filesystem::exists(directory + "/nodes"));
+  EXPECT_FALSE(std::filesystem::exists(directory));
   EXPECT_FALSE(ReadState(directory).ok());
 }
 
