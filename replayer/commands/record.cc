@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -76,6 +77,9 @@ int Run(const RecordArguments& arguments) {
   options.output = arguments.output.empty() ? DefaultOutput(arguments.command[0]) : arguments.output;
   options.recorder = arguments.recorder;
   if (arguments.no_big_blocks) options.recorder.big_blocks = 0;
+  if (options.recorder.privacy_level >= 2) {
+    options.recorder.time_resolution_ns = std::max<std::uint64_t>(options.recorder.time_resolution_ns, 1'000'000'000);
+  }
   const absl::StatusOr<LaunchResult> result = RunRecorded(arguments.command, options);
   if (!result.ok()) return Fail(result.status());
   if (result->recorded) {
@@ -108,7 +112,7 @@ void AddRecord(CLI::App& program, int& status) {
                       "Keep times in steps of this, e.g. 10ms (the default) or 1s; see recorder/PRIVACY.md")
       ->transform(duration());
   command->add_option("--privacy", recorder.privacy_level,
-                      "0: exact start time; 1 (default): start to the hour; 2: no start time, no program name")
+                      "0: exact start time; 1 (default): start to the hour; 2: no start time, no program name, times in steps of at least 1s")
       ->check(CLI::Range(0, 2));
   command->add_option("--level", recorder.compression_level, "Compression level of zstd (default 3)")->check(CLI::Range(1, 19));
   command->add_option("--segment-size", recorder.segment_bytes, "Begin a new file at this size, e.g. 100MB")->transform(size());
