@@ -30,6 +30,7 @@ struct ReplayOptions {
   std::uint32_t cpu_count = 0;             // 0: as recorded
   std::uint64_t memory_limit_bytes = 0;    // 0: none
   std::uint64_t hang_timeout_seconds = 60; // without progress
+  bool trust_counters = true;              // false: as on kernels whose memory counters are inexact
   std::uint32_t sample_count = 2000;       // of the RSS series, spread evenly over virtual time
   std::function<void(std::uint64_t events_done)> progress;  // called a few times a second; may be empty
   const std::atomic<bool>* cancelled = nullptr;             // set by Ctrl-C

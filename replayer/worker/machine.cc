@@ -36,6 +36,8 @@ constexpr std::uint64_t kUnixNs = 1'700'000'000 * kNsPerSecond;
 constexpr std::uint64_t kHugePageBytes = 2 << 20;
 // Process and thread numbers differ from run to run, and some allocators seed random numbers with them.
 constexpr long kProcessNumber = 1000;
+// The peak is as exact as this where the kernel's counters are not.
+constexpr std::uint64_t kPeakStepBytes = 256 << 10, kPeakStepShare = 256;
 constexpr char kAllow = 0, kBlock = 1;
 
 // Read by the kernel at each system call of a watched thread.
@@ -107,9 +109,16 @@ void BeforeMemoryGrows() {
 }
 
 // Resident memory falls only through a few calls, so a look before each of them (and at each sample)
-// finds the peak exactly.
+// finds the peak exactly. Where a look is dear, one is taken only if the counters, inexact as they are, say
+// that there is a new peak by more than kPeakStep.
 void BeforeMemoryFalls() {
-  if (machine.counting) MeasureHeap();
+  if (!machine.counting) return;
+  if (!machine.meter.exact()) {
+    const std::uint64_t counted = machine.meter.ReadCounterBytes();
+    if (counted < machine.peak_counter_bytes + kPeakStepBytes + machine.peak_bytes / kPeakStepShare) return;
+    machine.peak_counter_bytes = counted;
+  }
+  MeasureHeap();
 }
 
 void OnSignal(int, siginfo_t*, void* context) {

@@ -30,6 +30,7 @@ struct Machine {
   std::uint64_t lazy_free_calls = 0;
   std::uint32_t threads_refused = 0;
   std::uint64_t peak_bytes = 0;
+  std::uint64_t peak_counter_bytes = 0;  // what inexact counters showed when the peak was last looked at
   std::uint64_t peak_event = 0;
   std::uint64_t peak_time_ns = 0;
 

@@ -99,7 +99,7 @@ int Main() {
   if (!replayer.Prepare(*shared)) StopWorker(Phase::kFailedToStart, "not enough memory for the replay's own tables");
   MoveAddresses(settings.seed);
   MakeResident();
-  if (!machine.meter.Open()) {
+  if (!machine.meter.Open(settings.distrust_counters == 0)) {
     StopWorker(Phase::kFailedToStart, "cannot read this process's memory from /proc/self/statm (is /proc mounted?)");
   }
   findings.counters_exact = machine.meter.exact();

@@ -59,6 +59,7 @@ struct Settings {
   TouchMode touch;
   EngineMode engine;
   HugePageMode huge_pages;
+  std::uint32_t distrust_counters;  // 1: read memory from smaps_rollup even if statm is exact
   std::uint32_t null_allocator;  // 1: the built-in allocator that does nothing
   char library_path[4096];       // empty: the malloc of the running C library
   char symbol_prefix[64];

@@ -49,11 +49,11 @@ long ParseSmapsField(const char* text, long length, const char* name) {
   return -1;
 }
 
-bool ResidentMeter::Open() {
+bool ResidentMeter::Open(bool trust_counters) {
   statm_ = OpenRead("/proc/self/statm");
   smaps_ = OpenRead("/proc/self/smaps_rollup");
   if (statm_ < 0) return false;
-  exact_ = SelfTest();
+  exact_ = trust_counters && SelfTest();
   return exact_ || smaps_ >= 0;
 }
 
@@ -86,6 +86,11 @@ long ResidentMeter::ReadSmapsKib(const char* field) const {
 
 std::uint64_t ResidentMeter::ReadBytes() const {
   const long pages = exact_ ? ReadStatmPages() : ReadSmapsKib("Anonymous:") / static_cast<long>(kPageBytes >> 10);
+  return pages < 0 ? 0 : static_cast<std::uint64_t>(pages) * kPageBytes;
+}
+
+std::uint64_t ResidentMeter::ReadCounterBytes() const {
+  const long pages = ReadStatmPages();
   return pages < 0 ? 0 : static_cast<std::uint64_t>(pages) * kPageBytes;
 }
 

@@ -19,11 +19,14 @@ long ParseSmapsField(const char* text, long length, const char* name);
 class ResidentMeter {
  public:
   // Opens the files and compares the counters page by page with memory of its own. Some kernels (6.2 to
-  // about 6.15) count in batches per CPU: exact() is then false and Read() uses the slow source.
-  bool Open();
+  // about 6.15) count in batches per CPU: exact() is then false and ReadBytes() uses the slow source, as it
+  // does where the counters are not to be trusted.
+  bool Open(bool trust_counters);
   bool exact() const { return exact_; }
 
   std::uint64_t ReadBytes() const;      // anonymous resident memory
+  // The same from the counters, however exact they are: a microsecond.
+  std::uint64_t ReadCounterBytes() const;
   std::uint64_t ReadLazyFreeBytes() const;  // given back by MADV_FREE but still resident; slow
 
  private:

@@ -42,6 +42,19 @@ TEST(EngineMemory, ThePeakIsExactBetweenSamples) {
   EXPECT_LE(run.peak_time_ns, 33'000'000u);
 }
 
+TEST(EngineMemory, BothSourcesOfMemoryAgree) {
+  const MemoryTrace trace = ChurnTrace(20'000, 2, 9);
+  for (const ResolvedAllocator& allocator : PromisedAllocators()) {
+    SCOPED_TRACE(allocator.family);
+    const RunResult counters = MustReplay(trace, allocator, {.sample_count = 40});
+    const RunResult page_tables = MustReplay(trace, allocator, {.trust_counters = false, .sample_count = 40});
+    EXPECT_EQ(SeriesDifference(counters, page_tables), "");
+    EXPECT_LE(page_tables.peak_rss_bytes, counters.peak_rss_bytes);
+    EXPECT_GE(page_tables.peak_rss_bytes + (256 << 10) + counters.peak_rss_bytes / 128, counters.peak_rss_bytes);
+    EXPECT_NE(page_tables.notes, counters.notes);
+  }
+}
+
 TEST(EngineMemory, SystemCallsOfTheCLibrarysOwnMallocAreCounted) {
   MemoryTrace trace;
   for (int i = 0; i < 10; ++i) trace.Free(trace.Malloc(40 * kMiB));  // beyond the largest mmap threshold

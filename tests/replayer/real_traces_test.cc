@@ -1,0 +1,110 @@
+// Determinism and the two engines on recordings of real programs: a relay (the sample that comes with the
+// project), a program of many threads, a program of one.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "engine_test_support.h"
+
+namespace heaptape {
+namespace {
+
+constexpr int kRuns = 20;
+
+class RealTraces : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    std::string name = (std::filesystem::temp_directory_path() / "heaptape-real-XXXXXX").string();
+    ASSERT_NE(mkdtemp(name.data()), nullptr);
+    folder_ = new std::string(name);
+    Record("threads", "'" HEAPTAPE_THREADS_PROGRAM "' 4 5 2000");
+    Record("perl", R"(perl -e 'my %h; $h{"k$_"} = [$_, "x" x ($_ % 300)] for 0..9000; my @k = sort keys %h; delete @h{@k[0..4000]};')");
+    if (std::filesystem::exists(HEAPTAPE_SAMPLE_TRACES)) {
+      for (const auto& file : std::filesystem::directory_iterator(HEAPTAPE_SAMPLE_TRACES)) {
+        if (file.path().extension() == ".tape") traces_.push_back(file.path());
+      }
+    }
+  }
+  static void TearDownTestSuite() {
+    std::filesystem::remove_all(*folder_);
+    delete folder_;
+    traces_.clear();
+  }
+
+  static void Record(const std::string& name, const std::string& command) {
+    const std::string tape = *folder_ + "/" + name + ".tape";
+    const std::string line = "'" HEAPTAPE_PROGRAM "' record -o '" + tape + "' -- " + command + " >/dev/null 2>&1";
+    ASSERT_EQ(std::system(line.c_str()), 0) << line;
+    traces_.push_back(tape);
+  }
+
+  static RunResult MustReplayFile(const std::string& trace, const ResolvedAllocator& allocator, Engine engine) {
+    ReplayOptions options = {.worker_path = HEAPTAPE_WORKER, .engine = engine};
+    options.sample_count = 200;
+    absl::StatusOr<RunResult> run = Replay(trace, allocator, options);
+    EXPECT_TRUE(run.ok()) << run.status();
+    return run.ok() ? *std::move(run) : RunResult();
+  }
+
+  // Both mimallocs where both can be had.
+  static std::vector<ResolvedAllocator> Allocators() {
+    std::vector<ResolvedAllocator> allocators = PromisedAllocators();
+    for (const char* more : {"mimalloc@2.0.9", "mimalloc@3.0.1"}) {
+      absl::StatusOr<std::vector<ResolvedAllocator>> found = ResolveAllocators(more);
+      if (!found.ok()) continue;
+      for (ResolvedAllocator& allocator : *found) {
+        const bool known = std::any_of(allocators.begin(), allocators.end(), [&](const ResolvedAllocator& have) {
+          return have.library_path == allocator.library_path;
+        });
+        if (!known) allocators.push_back(std::move(allocator));
+      }
+    }
+    return allocators;
+  }
+
+  static std::string* folder_;
+  static std::vector<std::string> traces_;
+};
+
+std::string* RealTraces::folder_ = nullptr;
+std::vector<std::string> RealTraces::traces_;
+
+TEST_F(RealTraces, TwentyReplaysGiveOneSeries) {
+  for (const std::string& trace : traces_) {
+    for (const ResolvedAllocator& allocator : Allocators()) {
+      SCOPED_TRACE(trace + " on " + allocator.DisplayName());
+      const RunResult first = MustReplayFile(trace, allocator, Engine::kFast);
+      EXPECT_EQ(first.error, std::nullopt);
+      EXPECT_GT(first.peak_rss_bytes, 0u);
+      for (int i = 1; i < kRuns; ++i) {
+        const RunResult again = MustReplayFile(trace, allocator, Engine::kFast);
+        ASSERT_EQ(SeriesDifference(again, first), "");
+        ASSERT_EQ(again.series_digest, first.series_digest);
+        ASSERT_EQ(again.peak_rss_bytes, first.peak_rss_bytes);
+        ASSERT_EQ(again.address_hash, first.address_hash);
+      }
+    }
+  }
+}
+
+TEST_F(RealTraces, RealThreadsGiveTheSameAddressesAndSeries) {
+  for (const std::string& trace : traces_) {
+    for (const ResolvedAllocator& allocator : Allocators()) {
+      SCOPED_TRACE(trace + " on " + allocator.DisplayName());
+      const RunResult fast = MustReplayFile(trace, allocator, Engine::kFast);
+      const RunResult lockstep = MustReplayFile(trace, allocator, Engine::kLockstep);
+      EXPECT_EQ(lockstep.settings.engine, "lockstep");
+      EXPECT_EQ(SeriesDifference(fast, lockstep), "");
+      EXPECT_EQ(fast.address_hash, lockstep.address_hash);
+      EXPECT_EQ(fast.peak_rss_bytes, lockstep.peak_rss_bytes);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace heaptape
