@@ -26,10 +26,10 @@ extern const Family scudo = {
         },
     .statistics = "malloc_info(0, stream), __scudo_print_stats()",
     .purge = "mallopt(M_PURGE, 0) with M_PURGE -101",
-    .packages = {{"libclang-rt-22-dev", "libclang_rt.scudo_standalone*.so"},
-                 {"libclang-rt-19-dev", "libclang_rt.scudo_standalone*.so"},
-                 {"libclang-rt-16-dev", "libclang_rt.scudo_standalone*.so"},
-                 {"libclang-rt-14-dev", "libclang_rt.scudo_standalone*.so"}},
+    .packages = {{"libclang-rt-22-dev", "libclang_rt.scudo_standalone-x86_64.so"},
+                 {"libclang-rt-19-dev", "libclang_rt.scudo_standalone-x86_64.so"},
+                 {"libclang-rt-16-dev", "libclang_rt.scudo_standalone-x86_64.so"},
+                 {"libclang-rt-14-dev", "libclang_rt.scudo_standalone-x86_64.so"}},
     .build = "mkdir -p \"$PREFIX/lib\" && cd compiler-rt/lib/scudo/standalone && ${CXX:-c++} -O3 -fPIC -shared "
              "-std=c++17 -fno-exceptions -fno-rtti -msse4.2 $OPTIONS -I include -I . $(ls *.cpp | grep -v fuzz) "
              "-lpthread -o \"$PREFIX/lib/libclang_rt.scudo_standalone-x86_64.so\"",

@@ -42,7 +42,7 @@ const std::map<std::string, Format> kFormats = {{"table", Format::kTable},
 
 struct ReplayArguments {
   std::vector<std::string> traces;
-  std::vector<std::string> allocators;
+  std::vector<std::string> allocators, tunables;
   Format format = Format::kTable;
   ViewOptions view;
   FleetOptions fleet;
@@ -154,7 +154,8 @@ int RunReplay(ReplayArguments arguments) {
   fleet.replay.cancelled = &interrupted;
   if (!arguments.no_cache) fleet.cache_folder = arguments.cache_folder;
 
-  const absl::StatusOr<std::vector<ResolvedAllocator>> allocators = AllAllocators(arguments.allocators);
+  absl::StatusOr<std::vector<ResolvedAllocator>> allocators = AllAllocators(arguments.allocators);
+  if (allocators.ok()) allocators = ExpandTunables(*allocators, arguments.tunables);
   if (!allocators.ok()) return Fail(allocators.status());
   std::vector<FleetTrace> traces;
   for (const std::string& path : arguments.traces) {
@@ -228,6 +229,9 @@ void AddReplay(CLI::App& program, int& status) {
                       "Allocator to replay against: family[@version][:tunable=value,...], the path of a library, or "
                       "all that are installed; may be given several times (default: all)")
       ->type_name("NAME")->allow_extra_args(false);
+  command->add_option("--tunable", arguments->tunables,
+                      "Replay each allocator of a family with each of these values; several options make all combinations")
+      ->type_name("FAMILY:KEY=VALUE,...")->allow_extra_args(false);
   command->add_option("-f,--format", arguments->format, "What is printed (default: table)")
       ->transform(OneOf(kFormats))->type_name("table|json|csv|markdown|prometheus");
   command->add_option("--report", arguments->report, "Write the HTML report")->type_name("FILE");
