@@ -33,11 +33,15 @@ std::uint64_t EventFeed::SampleDue(std::uint32_t index) const {
 }
 
 bool EventFeed::SendSample(std::uint64_t time_ns) {
-  return process_.Push({.op = static_cast<Op>(worker::kEntrySample),
-                        .flags = 0,
-                        .thread = last_thread_,
-                        .slot = next_sample_++,
-                        .size = time_ns});
+  const std::uint32_t sample = next_sample_++;
+  const auto push = [&](worker::EntryKind kind) {
+    return process_.Push({.op = static_cast<Op>(kind), .flags = 0, .thread = last_thread_, .slot = sample, .size = time_ns});
+  };
+  if (!push(worker::kEntrySample)) return false;
+  if (!std::binary_search(map_samples_.begin(), map_samples_.end(), sample)) return true;
+  if (!push(worker::kEntryMap) || !process_.AwaitMap(++maps_)) return false;
+  visit_map_();
+  return true;
 }
 
 bool EventFeed::SendEvents(std::span<const Event> events) {

@@ -5,6 +5,7 @@
 #define HEAPTAPE_REPLAYER_EVENT_FEED_H_
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,6 +22,13 @@ class EventFeed {
   // `reader` must stand at its start; it and `process` must outlive the feed. `sample_count` samples are
   // spread over the recording, beside one at its start. A null `plan` leaves large blocks to the worker.
   EventFeed(TraceReader& reader, WorkerProcess& process, std::uint32_t sample_count, TouchPlan* plan);
+
+  // After the samples whose indices stand in `samples` (ascending) the worker writes down every live block and
+  // `visit` is called while it stands still. To be called before Run().
+  void MapHeapAfter(std::vector<std::uint32_t> samples, std::function<void()> visit) {
+    map_samples_ = std::move(samples);
+    visit_map_ = std::move(visit);
+  }
 
   // Feeds the whole trace, or until the worker is gone. DataLoss: an event that cannot be (slot or thread out
   // of range). Damage that the reader survives ends the feed early with a note instead.
@@ -49,6 +57,9 @@ class EventFeed {
   std::uint64_t next_object_ = 0;
   std::uint32_t next_sample_ = 0;
   std::uint16_t last_thread_ = 0;
+  std::vector<std::uint32_t> map_samples_;
+  std::function<void()> visit_map_;
+  std::uint32_t maps_ = 0;
   std::vector<std::string> notes_;
 };
 

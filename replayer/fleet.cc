@@ -7,6 +7,7 @@
 #include <fstream>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -104,6 +105,7 @@ class Fleet {
     const ResolvedAllocator& allocator = allocators_[job.allocator];
     ReplayOptions options = options_.replay;
     options.seed = job.seed;
+    if (options_.heap_maps > 0) options.map_samples = {options_.heap_maps};  // for the key; the moments follow from the run
     const std::string key =
         options_.cache_folder.empty() ? "" : ResultKey(traces_[job.trace].report.trace.digest, allocator, options);
     Tell([&](FleetObserver& observer) { observer.Started(job); });
@@ -116,6 +118,7 @@ class Fleet {
       Tell([&](FleetObserver& observer) { observer.Progressed(job, done); });
     };
     const std::string& path = traces_[job.trace].report.trace.path;
+    options.map_samples.clear();
     absl::StatusOr<RunResult> result =
         options_.replay_one ? options_.replay_one(path, allocator, options) : Replay(path, allocator, options);
     if (!result.ok()) {
@@ -130,9 +133,34 @@ class Fleet {
       failed.verdict = Verdict::kFailed;
       result = std::move(failed);
     }
+    if (result->series.size() > 1 && !result->error && options_.heap_maps > 0 && !Cancelled()) {
+      AddHeapMaps(path, allocator, options, *result);
+    }
     if (!Cancelled()) cache_.Store(key, *result);
     Tell([&](FleetObserver& observer) { observer.Finished(job, *result, false); });
     return *std::move(result);
+  }
+
+  // The same replay again, which now stops at moments spread over the run, at the highest sample and at the
+  // end, to say where the memory is. What it says holds only if it was the same replay.
+  void AddHeapMaps(const std::string& path, const ResolvedAllocator& allocator, ReplayOptions options, RunResult& result) {
+    const std::vector<ReplaySample>& series = result.series;
+    const std::size_t last = series.size() - 1;
+    const auto highest = std::max_element(series.begin(), series.end(), [](const ReplaySample& a, const ReplaySample& b) {
+      return a.heap_rss_bytes < b.heap_rss_bytes;
+    });
+    std::set<std::uint32_t> moments = {static_cast<std::uint32_t>(highest - series.begin()), static_cast<std::uint32_t>(last)};
+    for (std::size_t i = 1; i <= options_.heap_maps; ++i) {
+      moments.insert(static_cast<std::uint32_t>(last * i / options_.heap_maps));
+    }
+    options.map_samples.assign(moments.begin(), moments.end());
+    absl::StatusOr<RunResult> mapped =
+        options_.replay_one ? options_.replay_one(path, allocator, options) : Replay(path, allocator, options);
+    if (mapped.ok() && !mapped->error && mapped->series_digest == result.series_digest) {
+      result.heap_maps = std::move(mapped->heap_maps);
+    } else {
+      result.notes.push_back("where the memory is cannot be said: the second replay was not the same as the first");
+    }
   }
 
   template <typename Message>

@@ -42,6 +42,7 @@ class FleetObserver {
 struct FleetOptions {
   ReplayOptions replay;                  // `seed` is the first one; `progress` is not used
   std::uint32_t seeds = 1;
+  std::uint32_t heap_maps = 0;           // so many moments at which a second replay says where the memory is
   std::uint32_t jobs = 0;                // 0: one per core
   std::uint64_t memory_budget_bytes = 0; // 0: four fifths of what the system has available
   std::string cache_folder;              // empty: no cache

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "replayer/event_feed.h"
+#include "replayer/heap_mapper.h"
 #include "replayer/steady_state.h"
 #include "replayer/touch_plan.h"
 #include "replayer/worker_process.h"
@@ -221,6 +222,7 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   settings.engine = static_cast<worker::EngineMode>(options.engine);
   settings.huge_pages = HugePagesFor(options.huge_pages, info);
   settings.distrust_counters = !options.trust_counters;
+  settings.heap_maps = !options.map_samples.empty();
   settings.null_allocator = allocator.family == kNullAllocator;
   if (allocator.library_path.size() >= sizeof(settings.library_path) ||
       allocator.symbol_prefix.size() >= sizeof(settings.symbol_prefix)) {
@@ -271,6 +273,10 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   process.set_watch([&watchdog] { return watchdog(); });
 
   EventFeed feed(reader, process, settings.sample_capacity - 1, plan.get());
+  HeapMapper mapper(process);
+  if (settings.heap_maps) {
+    feed.MapHeapAfter(options.map_samples, [&] { result.heap_maps.push_back(mapper.Map()); });
+  }
   if (absl::Status fed = feed.Run(); !fed.ok()) return fed;
   process.AwaitEnd();
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "allocators/catalog.h"
@@ -32,6 +33,9 @@ struct ReplayOptions {
   std::uint64_t hang_timeout_seconds = 60; // without progress
   bool trust_counters = true;              // false: as on kernels whose memory counters are inexact
   std::uint32_t sample_count = 2000;       // of the RSS series, spread evenly over virtual time
+  // Indices of samples, ascending, after which a heap map is taken. Asking the allocator for usable sizes and
+  // marking used pages takes time, but moves no address.
+  std::vector<std::uint32_t> map_samples;
   std::function<void(std::uint64_t events_done)> progress;  // called a few times a second; may be empty
   const std::atomic<bool>* cancelled = nullptr;             // set by Ctrl-C
 };

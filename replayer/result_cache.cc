@@ -62,7 +62,8 @@ std::string ResultKey(const std::string& trace_digest, const ResolvedAllocator& 
   if (options.clock != Clock::kVirtual || trace_digest.empty()) return "";
   utsname system{};
   uname(&system);
-  std::string text = absl::StrCat("heaptape ", HEAPTAPE_VERSION, "\nschema ", kResultsSchemaVersion, "\nworker ",
+  static const std::string program = FileDigest("/proc/self/exe");  // decodes the trace and feeds the worker
+  std::string text = absl::StrCat("heaptape ", HEAPTAPE_VERSION, "\nschema ", kResultsSchemaVersion, "\nprogram ", program, "\nworker ",
                                   FileDigest(options.worker_path), "\nkernel ", system.release, "\ntrace ", trace_digest);
   absl::StrAppend(&text, "\nallocator ", allocator.family, "\n", allocator.version, "\n", allocator.library_path, "\n",
                   allocator.library_path.empty() ? "" : FileDigest(allocator.library_path), "\n", allocator.symbol_prefix,
@@ -73,6 +74,7 @@ std::string ResultKey(const std::string& trace_digest, const ResolvedAllocator& 
                   static_cast<int>(options.touch), "\nhuge_pages ", static_cast<int>(options.huge_pages), "\ncpus ",
                   options.cpu_count, "\nmemory_limit ", options.memory_limit_bytes);
   absl::StrAppend(&text, "\nsamples ", options.sample_count);
+  for (const std::uint32_t sample : options.map_samples) absl::StrAppend(&text, "\nmap ", sample);
   return HexDigest(text);
 }
 

@@ -1,6 +1,6 @@
 // Keeps what replays found, so that nothing is replayed twice and an interrupted fleet goes on where it
 // stopped. A replay is a pure function of its key: trace, allocator (the bytes of its library and of the
-// C library under it), tunables, settings, seed, engine (the bytes of the worker) and kernel.
+// C library under it), tunables, settings, seed, engine (the bytes of this program and of the worker) and kernel.
 
 #ifndef HEAPTAPE_REPLAYER_RESULT_CACHE_H_
 #define HEAPTAPE_REPLAYER_RESULT_CACHE_H_

@@ -25,6 +25,32 @@ struct ReplaySample {
   friend bool operator==(const ReplaySample&, const ReplaySample&) = default;
 };
 
+// Where the heap RSS of one moment is. The five parts add up to what the page tables say is resident; that
+// this is also heap_rss_bytes, which the kernel's counters say, is tested.
+struct HeapMap {
+  std::uint64_t time_ns = 0;
+  std::uint64_t event_number = 0;
+  std::uint64_t heap_rss_bytes = 0;
+  std::uint64_t live_bytes = 0;         // requested by live objects, where resident
+  std::uint64_t internal_bytes = 0;     // usable to them beyond what was requested, where resident
+  std::uint64_t partly_free_bytes = 0;  // in pages with live objects, but none's: free, or the allocator's headers
+  std::uint64_t wholly_free_bytes = 0;  // in pages that held objects once and hold none now
+  std::int64_t metadata_bytes = 0;      // in pages that never held any
+  // Pages with live objects by the share of them that is usable to objects: up to 10 %, 20 % ... 100 %.
+  std::vector<std::uint64_t> occupancy_pages;
+  struct SizeClass {
+    std::uint64_t usable_bytes = 0;     // of each object; above 32 KiB the next power of two
+    std::uint64_t objects = 0;
+    std::uint64_t live_bytes = 0;
+    std::uint64_t partly_free_bytes = 0;  // of the pages its objects are in; shared pages by their share
+
+    friend bool operator==(const SizeClass&, const SizeClass&) = default;
+  };
+  std::vector<SizeClass> classes;       // those that hold most of partly_free_bytes, the largest first
+
+  friend bool operator==(const HeapMap&, const HeapMap&) = default;
+};
+
 enum class Verdict { kStable, kGrowing, kBloating, kSettling, kFailed };
 const char* VerdictName(Verdict verdict);  // "stable", ... as in JSON
 
@@ -72,6 +98,7 @@ struct RunResult {
   std::uint64_t address_hash = 0;     // over every address the allocator returned, in order
   std::string series_digest;          // 16 hex digits over every sample's time, RSS and event number
   std::vector<std::string> notes;     // sentences for the user
+  std::vector<HeapMap> heap_maps;     // where asked for: at moments spread over the run, at the peak, at the end
 
   // Judged: filled by Judge() of steady_state.h from the series and the error.
   std::uint64_t steady_rss_bytes = 0;

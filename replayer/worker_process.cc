@@ -86,7 +86,8 @@ absl::StatusOr<std::unique_ptr<WorkerProcess>> WorkerProcess::Start(const worker
   std::unique_ptr<WorkerProcess> process(new WorkerProcess);
   const std::uint64_t samples_offset = RoundUp(sizeof(worker::SharedHeader));
   const std::uint64_t ring_offset = RoundUp(samples_offset + settings.sample_capacity * sizeof(worker::WorkerSample));
-  const std::uint64_t file_bytes = ring_offset + settings.ring_entries * sizeof(Event);
+  const std::uint64_t blocks_offset = RoundUp(ring_offset + settings.ring_entries * sizeof(Event));
+  const std::uint64_t file_bytes = blocks_offset + (settings.heap_maps ? settings.slot_count * sizeof(worker::LiveBlock) : 0);
   const int memory = memfd_create("heaptape-replay", MFD_CLOEXEC);
   if (memory < 0 || ftruncate(memory, static_cast<off_t>(file_bytes)) != 0) {
     if (memory >= 0) close(memory);
@@ -106,6 +107,7 @@ absl::StatusOr<std::unique_ptr<WorkerProcess>> WorkerProcess::Start(const worker
   process->shared_->file_bytes = file_bytes;
   process->shared_->ring_offset = ring_offset;
   process->shared_->samples_offset = samples_offset;
+  process->shared_->blocks_offset = blocks_offset;
   process->shared_->settings = settings;
   process->ring_ = reinterpret_cast<Event*>(static_cast<char*>(mapped) + ring_offset);
   process->samples_ = reinterpret_cast<worker::WorkerSample*>(static_cast<char*>(mapped) + samples_offset);
@@ -202,6 +204,23 @@ void WorkerProcess::AwaitEnd() {
     FutexWait(shared_->tail_signal, seen);
     Look(true);
   }
+}
+
+bool WorkerProcess::AwaitMap(std::uint32_t maps) {
+  Publish();
+  while (shared_->maps_done.load() < maps) {
+    const std::uint32_t seen = shared_->tail_signal.load();
+    shared_->host_waits.store(1);
+    if (shared_->maps_done.load() >= maps) break;
+    FutexWait(shared_->tail_signal, seen);
+    if (!Look(true)) return false;
+  }
+  return true;
+}
+
+std::span<const worker::LiveBlock> WorkerProcess::map_blocks() const {
+  const auto* blocks = reinterpret_cast<const worker::LiveBlock*>(reinterpret_cast<const char*>(shared_) + shared_->blocks_offset);
+  return {blocks, std::min(shared_->findings.map_blocks, shared_->settings.slot_count)};
 }
 
 bool WorkerProcess::Look(bool may_reap) {

@@ -49,6 +49,9 @@ class WorkerProcess {
   // Waits until the worker has ended by itself or the watch has had it killed.
   void AwaitEnd();
   void Kill();
+  // Waits until the worker has done as many kEntryMap entries; it then stands still until the next entry.
+  // False if it ended before.
+  bool AwaitMap(std::uint32_t maps);
 
   bool ended() const { return ended_; }
   // 0: ended by itself; else the signal.
@@ -58,6 +61,9 @@ class WorkerProcess {
   std::uint64_t position() const { return shared_->position.load(); }
   const worker::Findings& findings() const { return shared_->findings; }
   const worker::WorkerSample* samples() const { return samples_; }
+  // Of the last heap map.
+  std::span<const worker::LiveBlock> map_blocks() const;
+  pid_t pid() const { return pid_; }
   // Anonymous memory of the worker as seen from outside, for the memory limit's last resort.
   std::uint64_t ResidentBytes() const;
   // The end of what the allocator printed.

@@ -40,6 +40,9 @@ const std::map<std::string, Format> kFormats = {{"table", Format::kTable},
                                                 {"markdown", Format::kMarkdown},
                                                 {"prometheus", Format::kPrometheus}};
 
+// Moments at which --why looks.
+constexpr std::uint32_t kHeapMaps = 40;
+
 struct ReplayArguments {
   std::vector<std::string> traces;
   std::vector<std::string> allocators, tunables;
@@ -50,6 +53,7 @@ struct ReplayArguments {
   std::string cache_folder = absl::StrCat(DefaultCacheFolder(), "/results");
   std::string report;
   bool no_cache = false;
+  bool why = false;
 };
 
 // Ctrl-C lets the workers be stopped and told of; a second one ends the program at once.
@@ -152,6 +156,7 @@ int RunReplay(ReplayArguments arguments) {
   FleetOptions& fleet = arguments.fleet;
   fleet.replay.worker_path = PartPath("heaptape-worker");
   fleet.replay.cancelled = &interrupted;
+  if (arguments.why) fleet.heap_maps = kHeapMaps;
   if (!arguments.no_cache) fleet.cache_folder = arguments.cache_folder;
 
   absl::StatusOr<std::vector<ResolvedAllocator>> allocators = AllAllocators(arguments.allocators);
@@ -241,6 +246,7 @@ void AddReplay(CLI::App& program, int& status) {
   command->add_option("--seeds", fleet.seeds, "Replays per allocator, each with other addresses and random keys: gives a band")
       ->check(CLI::Range(1u, 1000u).description(""))->type_name("N")->capture_default_str();
   command->add_option("--seed", replay.seed, "The first seed")->type_name("N")->capture_default_str();
+  command->add_flag("--why", arguments->why, "Say where the memory is: fragmentation, free pages, metadata, over time (replays twice)");
   command->add_option("-j,--jobs", fleet.jobs, "Replays at a time (default: as cores and memory allow)")
       ->check(CLI::Range(1u, 1024u).description(""))->type_name("N");
   command->add_option("--engine", replay.engine, "Recorded threads by switching identity or by real threads (default: auto)")
@@ -266,6 +272,7 @@ void AddReplay(CLI::App& program, int& status) {
       "Examples:\n"
       "  heaptape replay guard.tape\n"
       "  heaptape replay guard.tape -a glibc -a mimalloc@2.0.9 -a jemalloc:dirty_decay_ms=0 --baseline glibc\n"
+      "  heaptape replay guard.tape --why --report report.html\n"
       "  heaptape replay guards/*.tape --seeds 5 -o results.json --report report.html\n"
       "  heaptape replay guard.tape --format markdown >> comment.md");
   command->callback([arguments, &status] { status = RunReplay(*arguments); });

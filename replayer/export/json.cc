@@ -57,6 +57,28 @@ Json SettingsJson(const ReplaySettings& settings) {
   return json;
 }
 
+Json HeapMapJson(const HeapMap& map) {
+  Json json;
+  json["time_ns"] = map.time_ns;
+  json["event_number"] = map.event_number;
+  json["heap_rss_bytes"] = map.heap_rss_bytes;
+  json["live_bytes"] = map.live_bytes;
+  json["internal_bytes"] = map.internal_bytes;
+  json["partly_free_bytes"] = map.partly_free_bytes;
+  json["wholly_free_bytes"] = map.wholly_free_bytes;
+  json["metadata_bytes"] = map.metadata_bytes;
+  json["occupancy_pages"] = map.occupancy_pages;
+  json["classes"] = Json::array();
+  for (const HeapMap::SizeClass& its : map.classes) {
+    Json& row = json["classes"].emplace_back();
+    row["usable_bytes"] = its.usable_bytes;
+    row["objects"] = its.objects;
+    row["live_bytes"] = its.live_bytes;
+    row["partly_free_bytes"] = its.partly_free_bytes;
+  }
+  return json;
+}
+
 Json RunJson(const RunResult& run, std::size_t trace, const std::string& digest) {
   Json json;
   json["trace"] = trace;
@@ -104,6 +126,8 @@ Json RunJson(const RunResult& run, std::size_t trace, const std::string& digest)
   series["live_bytes"] = Column(run.series, &ReplaySample::live_bytes);
   series["live_objects"] = Column(run.series, &ReplaySample::live_objects);
   series["lazy_free_bytes"] = Column(run.series, &ReplaySample::lazy_free_bytes);
+  json["heap_maps"] = Json::array();
+  for (const HeapMap& map : run.heap_maps) json["heap_maps"].push_back(HeapMapJson(map));
   return json;
 }
 
@@ -246,6 +270,29 @@ ReplayReport ReadTrace(const Json& json) {
   return report;
 }
 
+HeapMap ReadHeapMap(const Json& json) {
+  HeapMap map;
+  map.time_ns = Count(json, "time_ns");
+  map.event_number = Count(json, "event_number");
+  map.heap_rss_bytes = Count(json, "heap_rss_bytes");
+  map.live_bytes = Count(json, "live_bytes");
+  map.internal_bytes = Count(json, "internal_bytes");
+  map.partly_free_bytes = Count(json, "partly_free_bytes");
+  map.wholly_free_bytes = Count(json, "wholly_free_bytes");
+  const Json& metadata = Member(json, "metadata_bytes");
+  if (!metadata.is_number_integer()) throw Malformed("\"metadata_bytes\" is not a whole number");
+  map.metadata_bytes = metadata.get<std::int64_t>();
+  for (const Json& pages : Array(json, "occupancy_pages")) {
+    if (!pages.is_number_unsigned()) throw Malformed("\"occupancy_pages\" holds something else than counts");
+    map.occupancy_pages.push_back(pages.get<std::uint64_t>());
+  }
+  for (const Json& row : Array(json, "classes")) {
+    map.classes.push_back({Count(row, "usable_bytes"), Count(row, "objects"), Count(row, "live_bytes"),
+                           Count(row, "partly_free_bytes")});
+  }
+  return map;
+}
+
 RunResult ReadRun(const Json& json) {
   RunResult run;
   run.allocator = Text(json, "allocator");
@@ -302,6 +349,7 @@ RunResult ReadRun(const Json& json) {
   ReadColumn(series, "live_objects", run.series, &ReplaySample::live_objects, false);
   ReadColumn(series, "lazy_free_bytes", run.series, &ReplaySample::lazy_free_bytes, false);
   CheckAscending(run.series);
+  for (const Json& map : Array(json, "heap_maps")) run.heap_maps.push_back(ReadHeapMap(map));
   return run;
 }
 

@@ -1,6 +1,7 @@
 #include "replayer/export/table.h"
 
 #include <algorithm>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -83,6 +84,42 @@ TextTable MakeTable(const Summary& summary) {
   return table;
 }
 
+// Where the memory of each allocator is at its highest sample and at the end: the first seed's run.
+TextTable MakeHeapMapTable(const ReplayReport& report) {
+  TextTable table({{"where the memory is", false, 100},
+                   {"at the", false, 99},
+                   {"RSS", true, 90},
+                   {"live", true, 80},
+                   {"internal", true, 60},
+                   {"partly free pages", true, 70},
+                   {"wholly free pages", true, 65},
+                   {"metadata", true, 50},
+                   {"worst size class", true, 40}});
+  std::set<std::string> done;
+  for (const RunResult& run : report.runs) {
+    if (run.heap_maps.empty() || !done.insert(RunLabel(run)).second) continue;
+    const auto highest = std::max_element(run.heap_maps.begin(), run.heap_maps.end(),
+                                          [](const HeapMap& a, const HeapMap& b) { return a.heap_rss_bytes < b.heap_rss_bytes; });
+    for (const HeapMap* map : {&*highest, &run.heap_maps.back()}) {
+      const bool at_end = map == &run.heap_maps.back();
+      const auto bytes = [](auto value) { return FormatBytes(static_cast<double>(value)); };
+      const std::string worst = map->classes.empty() ? "-"
+                                                     : absl::StrCat(bytes(map->classes[0].usable_bytes), " holds ",
+                                                                    bytes(map->classes[0].partly_free_bytes));
+      table.AddRow({{at_end ? "" : RunLabel(run)},
+                    {at_end ? "end" : "peak"},
+                    {bytes(map->heap_rss_bytes)},
+                    {bytes(map->live_bytes)},
+                    {bytes(map->internal_bytes)},
+                    {bytes(map->partly_free_bytes)},
+                    {bytes(map->wholly_free_bytes)},
+                    {bytes(map->metadata_bytes)},
+                    {worst}});
+    }
+  }
+  return table;
+}
+
 std::string TraceLine(const ReplayReport& report) {
   const TraceIdentity& trace = report.trace;
   std::string line = trace.path;
@@ -122,6 +159,10 @@ absl::StatusOr<std::string> ToTable(const std::vector<ReplayReport>& reports, co
       absl::StrAppend(&out, "(too narrow for: ", absl::StrJoin(left_out, ", "), ")\n");
     }
     if (summary.truth) absl::StrAppend(&out, "\n", TruthSentence(summary), "\n");
+    if (!summary.report) continue;
+    if (const TextTable where = MakeHeapMapTable(reports[*summary.report]); !where.empty()) {
+      absl::StrAppend(&out, "\n", where.Plain(terminal.width, terminal.colour));
+    }
   }
   return out;
 }
@@ -136,6 +177,10 @@ absl::StatusOr<std::string> ToMarkdown(const std::vector<ReplayReport>& reports,
     if (summary.report) absl::StrAppend(&out, TraceLine(reports[*summary.report]), "\n\n");
     out += MakeTable(summary).Markdown();
     if (summary.truth) absl::StrAppend(&out, "\n", TruthSentence(summary), "\n");
+    if (!summary.report) continue;
+    if (const TextTable where = MakeHeapMapTable(reports[*summary.report]); !where.empty()) {
+      absl::StrAppend(&out, "\n", where.Markdown());
+    }
   }
   const std::vector<std::string> remarks = Remarks(reports);
   if (!remarks.empty()) out += "\n";

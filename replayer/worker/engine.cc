@@ -85,6 +85,11 @@ bool Replayer::Prepare(SharedHeader& shared) {
   slots_ = static_cast<std::uint64_t*>(MapOwnMemory(kSlotsAddress, table_bytes, true));
   large_sizes_ = static_cast<std::uint64_t*>(MapOwnMemory(kLargeSizesAddress, table_bytes, false));
   if (slots_ == nullptr || large_sizes_ == nullptr) return false;
+  if (settings.heap_maps) {
+    blocks_ = reinterpret_cast<LiveBlock*>(base + shared.blocks_offset);
+    used_pages_ = static_cast<std::uint8_t*>(MapOwnMemory(kUsedPagesAddress, kUsedPagesBytes, false));
+    if (used_pages_ == nullptr) return false;
+  }
   if (settings.null_allocator && MapOwnMemory(kNullRegionAddress, kNullRegionBytes, false) == nullptr) return false;
 
   if (!threads_.Prepare(settings.thread_count)) return false;
@@ -179,6 +184,27 @@ void Replayer::TakeSample(const Event& entry) {
   shared_->findings.samples = entry.slot + 1;
 }
 
+void Replayer::MarkUsed(std::uint64_t block, std::uint64_t bytes) {
+  for (std::uint64_t page = block / kPageBytes; page <= (block + (bytes == 0 ? 0 : bytes - 1)) / kPageBytes; ++page) {
+    if (page / 8 < kUsedPagesBytes) used_pages_[page / 8] |= static_cast<std::uint8_t>(1 << page % 8);
+  }
+}
+
+void Replayer::WriteHeapMap() {
+  std::uint64_t count = 0;
+  for (std::uint64_t slot = 0; slot < shared_->settings.slot_count; ++slot) {
+    const std::uint64_t address = slots_[slot] & kAddressMask;
+    if (address == 0) continue;
+    const std::uint64_t bytes = SizeIn(static_cast<std::uint32_t>(slot));
+    std::uint64_t usable = functions_.malloc_usable_size == nullptr ? bytes : functions_.malloc_usable_size(reinterpret_cast<void*>(address));
+    if (usable < bytes) usable = bytes;
+    blocks_[count++] = {address, bytes, usable};
+  }
+  shared_->findings.map_blocks = count;
+  shared_->findings.map_heap_bytes = MeasureHeap();
+  shared_->maps_done.fetch_add(1);
+}
+
 void Replayer::Touch(const Event& entry) {
   const std::uint64_t block = slots_[entry.slot] & kAddressMask;
   if (block == 0) return;
@@ -228,6 +254,7 @@ inline void Replayer::Store(std::uint32_t slot, void* block, std::uint64_t bytes
     size = kSizeElsewhere;
   }
   slots_[slot] = reinterpret_cast<std::uint64_t>(block) | size << kSizeShift;
+  if (used_pages_ != nullptr) [[unlikely]] MarkUsed(reinterpret_cast<std::uint64_t>(block), bytes);
   live_bytes_ += bytes;
   pointer_hash_ = std::rotl(pointer_hash_, 7) + reinterpret_cast<std::uint64_t>(block);
 }
@@ -404,6 +431,9 @@ bool Replayer::Advance(std::uint32_t self) {
         continue;
       case kEntryTouch:
         Touch(event);
+        continue;
+      case kEntryMap:
+        if (blocks_ != nullptr) WriteHeapMap();
         continue;
       case kEntryEnd:
         return true;

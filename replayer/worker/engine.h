@@ -31,6 +31,8 @@ class Replayer {
   void PublishTail();
   void TakeSample(const Event& entry);
   void Touch(const Event& entry);
+  void WriteHeapMap();
+  void MarkUsed(std::uint64_t block, std::uint64_t bytes);
   void KeepPace();
   void NoteFailure(const Event& event);
   void Store(std::uint32_t slot, void* block, std::uint64_t bytes);
@@ -47,6 +49,9 @@ class Replayer {
   // Low 48 bits: the object's address; high 16: its size, kSizeElsewhere if that is larger.
   std::uint64_t* slots_ = nullptr;
   std::uint64_t* large_sizes_ = nullptr;  // by slot; only the pages in use exist
+
+  LiveBlock* blocks_ = nullptr;          // null: no heap maps are asked for
+  std::uint8_t* used_pages_ = nullptr;
 
   std::uint64_t tail_ = 0;
   std::uint64_t known_head_ = 0;

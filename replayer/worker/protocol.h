@@ -33,6 +33,7 @@ enum EntryKind : std::uint8_t {
   // to those beyond its old size. `size`: first page << 32 | number of pages.
   kEntryTouch = 34,
   kEntryEnd = 35,
+  kEntryMap = 36,  // write down every live block and wait until the host has read it
 };
 
 struct ClockSpan {
@@ -40,6 +41,17 @@ struct ClockSpan {
   std::uint64_t first_event;  // trace number of the first event in the span
 };
 static_assert(sizeof(ClockSpan) == sizeof(Event));
+
+// One live block, as kEntryMap writes it down.
+struct LiveBlock {
+  std::uint64_t address;
+  std::uint64_t requested_bytes;
+  std::uint64_t usable_bytes;  // as the allocator says; the requested ones where it cannot be asked
+};
+
+// One bit for each page of the address space, set once a block has lain in it. In the worker alone.
+inline constexpr std::uintptr_t kUsedPagesAddress = 0x3700'0000'0000;
+inline constexpr std::uint64_t kUsedPagesBytes = (std::uint64_t{1} << 47) / kPageBytes / 8;
 
 enum class ClockMode : std::uint32_t { kVirtual, kReal, kPaced };
 enum class TouchMode : std::uint32_t { kRecorded, kFull, kNone };
@@ -60,6 +72,7 @@ struct Settings {
   EngineMode engine;
   HugePageMode huge_pages;
   std::uint32_t distrust_counters;  // 1: read memory from smaps_rollup even if statm is exact
+  std::uint32_t heap_maps;       // 1: there will be kEntryMap entries
   std::uint32_t null_allocator;  // 1: the built-in allocator that does nothing
   char library_path[4096];       // empty: the malloc of the running C library
   char symbol_prefix[64];
@@ -95,6 +108,8 @@ struct Findings {
   std::uint64_t cpu_system_ns;
   std::uint64_t wall_ns;
   CallCounts calls;
+  std::uint64_t map_blocks;      // of the last heap map: number of blocks,
+  std::uint64_t map_heap_bytes;  // and heap RSS
   std::uint32_t samples;
   std::uint32_t first_failure_op;
   std::uint32_t engine;            // EngineMode that ran
@@ -114,6 +129,7 @@ struct SharedHeader {
   std::uint64_t file_bytes;
   std::uint64_t ring_offset;
   std::uint64_t samples_offset;
+  std::uint64_t blocks_offset;  // slot_count LiveBlocks where there are heap maps
   Settings settings;
 
   // Host to worker: entries before `head` may be read. The futex word changes with every publication.
@@ -126,6 +142,8 @@ struct SharedHeader {
   std::atomic<std::uint32_t> tail_signal;
   std::atomic<std::uint32_t> host_waits;
   std::atomic<Phase> phase;
+  // Heap maps done: the blocks of the last are complete, and the worker waits for the next entry.
+  std::atomic<std::uint32_t> maps_done;
 
   // Number of trace events done: also where a crash happened. Written for each event.
   alignas(64) std::atomic<std::uint64_t> position;

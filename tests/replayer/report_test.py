@@ -28,10 +28,14 @@ PROBE = """
   HTMLAnchorElement.prototype.click = function () { saved.push(this.download); };
   for (const button of document.querySelectorAll(".save button")) button.click();
   report.resources = performance.getEntriesByType("resource").map((entry) => entry.name).filter((name) => !name.startsWith("data:") && !name.startsWith("blob:"));
-  setTimeout(() => {
+  const buttons = document.querySelectorAll(".save button").length;
+  let waits = 0;
+  const timer = setInterval(() => {
+    if (saved.length < buttons && ++waits < 150) return;
+    clearInterval(timer);
     report.saved = saved;
     document.documentElement.dataset.probe = JSON.stringify(report);
-  }, 1500);
+  }, 100);
 </script>
 """
 
@@ -46,6 +50,7 @@ class Page(html.parser.HTMLParser):
         self.charts = {}
         self.chart = None
         self.options = 0
+        self.maps = []
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
@@ -58,6 +63,8 @@ class Page(html.parser.HTMLParser):
             self.charts[self.chart] = {"sums": json.loads(attributes["data-sums"]), "paths": 0}
         elif tag == "path" and self.chart:
             self.charts[self.chart]["paths"] += 1
+        elif "data-part" in attributes:
+            self.maps.append((attributes["data-map-row"], attributes["data-moment"], attributes["data-part"], attributes["data-value"]))
         elif "data-key" in attributes:
             self.cells.append((attributes["data-row"], attributes["data-key"], attributes["data-value"]))
 
@@ -68,7 +75,7 @@ def look_at(text, folder, width=1200, dark=False):
         file.write(text.replace("</body>", PROBE + "</body>"))
     profile = tempfile.mkdtemp(dir=folder)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or sys.exit("chromium is needed: apt-get install chromium")
-    command = [chromium, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},2000", "--virtual-time-budget=4000", "--dump-dom"]
+    command = [chromium, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},2000", "--virtual-time-budget=20000", "--dump-dom"]
     if dark:
         command.append("--force-dark-mode")
     done = subprocess.run(command + ["file://" + page_file], capture_output=True, text=True, timeout=120)
@@ -123,7 +130,22 @@ def check_charts(page, results, summary):
     assert close(lines["recorded process"], sum(results["traces"][0]["truth"]["heap_rss_bytes"]))
     assert close(page.charts["distribution"]["sums"]["runs"], sum(run["steady_rss_bytes"] for run in results["runs"]))
     assert sum(name.startswith("trajectory-") for name in page.charts) == len(good)
-    assert {"over-time.svg", "peak-steady.svg", "distribution.svg", "over-time.png"} <= set(page.probe["saved"]), page.probe["saved"]
+    assert set(page.probe["saved"]) == {f"{name}.{kind}" for name in page.charts for kind in ("svg", "png")}, page.probe["saved"]
+
+
+def check_maps(page, results):
+    moments = {}
+    for label, moment, part, value in page.maps:
+        moments.setdefault((label, moment), {})[part] = int(value)
+    assert len(moments) == 6, sorted(moments)
+    for (label, moment), parts in moments.items():
+        run = next(run for run in results["runs"] if label.startswith(f"{run['allocator']} {run['version']}"))
+        maps = run["heap_maps"]
+        wanted = maps[-1] if moment == "end" else max(maps, key=lambda each: each["heap_rss_bytes"])
+        assert parts == {key: wanted[key] for key in parts}, (label, moment)
+        assert sum(value for part, value in parts.items() if part != "heap_rss_bytes") == parts["heap_rss_bytes"]
+    first = next(run for run in results["runs"] if run["allocator"] == "mimalloc")
+    assert close(page.charts["where-0"]["sums"]["live, requested"], sum(each["live_bytes"] for each in first["heap_maps"]))
 
 
 def main():
@@ -148,6 +170,7 @@ def main():
             page = look_at(text, folder, width, dark)
             check_table(page, one["summaries"][0])
             check_charts(page, one, one["summaries"][0])
+            check_maps(page, one)
         print(f"one trace: {len(page.cells)} numbers and {len(page.charts)} charts equal to the JSON")
 
         fleet = sampled("fleet")

@@ -48,6 +48,18 @@ inline RunResult SampleRun(const std::string& allocator, const std::string& vers
   run.wall_ns = 1'200'000'000 + seed * 1'000'000;
   run.cpu_user_ns = 900'000'000;
   run.cpu_system_ns = 200'000'000;
+  for (std::uint64_t i = 1; i <= 600; i += 1 + 20 * (i > 1)) {
+    const ReplaySample& sample = run.series[std::min<std::uint64_t>(i, 600)];
+    HeapMap map{.time_ns = sample.time_ns, .event_number = sample.event_number, .heap_rss_bytes = sample.heap_rss_bytes};
+    map.live_bytes = std::min(sample.live_bytes, sample.heap_rss_bytes * 7 / 10);
+    map.internal_bytes = map.live_bytes / 10;
+    map.wholly_free_bytes = (sample.heap_rss_bytes - map.live_bytes - map.internal_bytes) / 3;
+    map.metadata_bytes = 1024;
+    map.partly_free_bytes = sample.heap_rss_bytes - map.live_bytes - map.internal_bytes - map.wholly_free_bytes - 1024;
+    map.occupancy_pages = {900, 500, 300, 200, 150, 100, 100, 200, 400, 3000 + seed};
+    map.classes = {{64, 10'000, 600'000, 200'000}, {256, 1'000, 250'000, 100'000}};
+    run.heap_maps.push_back(map);
+  }
   run.series_digest = "00112233445566" + std::to_string(10 + seed);
   Judge(run);
   return run;

@@ -264,6 +264,49 @@ export function trajectory(look, row, highest) {
   };
 }
 
+// The parts of a heap map, from the bottom of the stack, with a colour each.
+export const kParts = [
+  ["live_bytes", "live, requested", "#1a9e77"], ["internal_bytes", "internal fragmentation", "#b8c92f"],
+  ["partly_free_bytes", "free inside partly used pages", "#e0861a"], ["wholly_free_bytes", "wholly free, still resident", "#d14b3f"],
+  ["metadata_bytes", "metadata", "#8a6fe0"],
+];
+
+// Where the memory is, over time: a stack that adds up to the RSS.
+export function whereOverTime(look, run, highest) {
+  return {
+    ...base(look),
+    grid: { left: 8, right: 24, top: 10, bottom: 4, containLabel: true },
+    xAxis: timeAxis(look, seconds(run.heap_maps[run.heap_maps.length - 1].time_ns) || 1, 3),
+    yAxis: bytesAxis(look, highest, 4),
+    tooltip: {
+      ...base(look).tooltip,
+      trigger: "axis",
+      formatter: (items) => tooltipRows(`after ${axisTime(items[0].axisValue)}`,
+        [...items].reverse().map((item) => ({ colour: item.color, name: item.seriesName, value: format.bytes(item.value[1]) }))),
+    },
+    series: kParts.map(([key, name, colour]) => line(name, colour, run.heap_maps.map((map) => [seconds(map.time_ns), Math.max(map[key], 0)]), {
+      stack: "parts", sampling: "none", lineStyle: { width: 0.5, color: colour }, areaStyle: { color: colour, opacity: 0.75 }, emphasis: { disabled: true },
+    })),
+  };
+}
+
+// How full the pages with live objects are, at one moment.
+export function occupancy(look, row, map) {
+  const highest = highestOf(map.occupancy_pages);
+  return {
+    ...base(look),
+    grid: { left: 8, right: 12, top: 10, bottom: 4, containLabel: true },
+    xAxis: { type: "category", data: map.occupancy_pages.map((_, i) => `${(i + 1) * 10} %`), axisLabel: { color: look.muted, interval: 1 }, axisTick: { show: false }, axisLine: { lineStyle: { color: look.line } } },
+    yAxis: bytesAxis(look, highest * 4096, 4),
+    tooltip: {
+      ...base(look).tooltip,
+      trigger: "axis",
+      formatter: (items) => tooltipRows(`pages up to ${items[0].name} full`, [{ colour: row.colour, name: `${map.occupancy_pages[items[0].dataIndex]} pages`, value: format.bytes(items[0].value) }]),
+    },
+    series: [{ name: "pages", type: "bar", barCategoryGap: "12%", itemStyle: { color: row.colour, borderRadius: [2, 2, 0, 0] }, data: map.occupancy_pages.map((pages) => pages * 4096) }],
+  };
+}
+
 // What a chart shows, read back from the chart itself: the sum of the values of each of its series.
 export function drawnSums(chart) {
   const sums = {};

@@ -164,8 +164,56 @@ function show(summary) {
       if (row.runs.length > 0) figure(grid, `trajectory-${i}`, row.label, "", () => charts.trajectory(look(), row, highest), 200, "h3");
     });
   }
+  if (trace !== null) where(main, rows, look);
   main.append(provenance(summary));
   for (const { chart } of drawn) chart.resize();
+}
+
+// Where the memory is, of every allocator that was asked (--why).
+function where(main, rows, look) {
+  const asked = rows.filter((row) => row.runs.some((run) => run.heap_maps.length > 0));
+  if (asked.length === 0) return;
+  const runOf = (row) => row.runs.find((run) => run.heap_maps.length > 0);
+  const peakOf = (run) => run.heap_maps.reduce((a, b) => (b.heap_rss_bytes > a.heap_rss_bytes ? b : a));
+  const highest = Math.max(...asked.map((row) => peakOf(runOf(row)).heap_rss_bytes));
+  const section = (title, note) => {
+    const grid = element("div", { class: "grid" });
+    main.append(element("section", {}, element("h2", {}, title), note, grid));
+    return grid;
+  };
+  const legend = element("p", { class: "note parts" });
+  for (const [, name, colour] of [...charts.kParts].reverse()) {
+    const dot = element("i", { class: "dot" });
+    dot.style.background = colour;
+    legend.append(element("span", {}, dot, name));
+  }
+  const stacks = section("Where the memory is", legend);
+  asked.forEach((row, i) => figure(stacks, `where-${i}`, row.label, "", () => charts.whereOverTime(look(), runOf(row), highest), 200, "h3"));
+
+  const head = ["allocator", "at the", "RSS", ...charts.kParts.map(([, name]) => name)];
+  const table = element("table", {}, element("thead", {}, element("tr", {}, ...head.map((name) => element("th", {}, name)))));
+  const body = table.appendChild(element("tbody"));
+  for (const row of asked) {
+    const run = runOf(row);
+    for (const [moment, map] of [["peak", peakOf(run)], ["end", run.heap_maps[run.heap_maps.length - 1]]]) {
+      const value = (key) => element("td", { "data-map-row": row.label, "data-moment": moment, "data-part": key, "data-value": String(map[key]) }, format.bytes(map[key]));
+      body.append(element("tr", {}, element("th", { scope: "row" }, row.label), element("td", {}, moment), value("heap_rss_bytes"), ...charts.kParts.map(([key]) => value(key))));
+    }
+  }
+  main.append(element("section", {}, element("h2", {}, "At the peak and at the end"), element("div", { class: "scroll" }, table)));
+
+  const pages = section("How full the pages are at the peak", element("p", { class: "note" }, "Memory in pages that hold live objects, by the share of the page that objects use. Bars on the left are fragmentation."));
+  asked.forEach((row, i) => figure(pages, `occupancy-${i}`, row.label, "", () => charts.occupancy(look(), row, peakOf(runOf(row))), 170, "h3"));
+
+  const classes = element("table", {}, element("thead", {}, element("tr", {}, ...["allocator", "usable size", "objects", "live", "free in their pages"].map((name) => element("th", {}, name)))));
+  const classBody = classes.appendChild(element("tbody"));
+  for (const row of asked) {
+    for (const its of peakOf(runOf(row)).classes.slice(0, 5)) {
+      classBody.append(element("tr", {}, element("th", { scope: "row" }, row.label), element("td", {}, format.bytes(its.usable_bytes)), element("td", {}, format.count(its.objects)),
+        element("td", {}, format.bytes(its.live_bytes)), element("td", { class: "strong" }, format.bytes(its.partly_free_bytes))));
+    }
+  }
+  main.append(element("section", {}, element("h2", {}, "Size classes that hold partly used pages at the peak"), element("div", { class: "scroll" }, classes)));
 }
 
 // Each run of a pool against the baseline's runs of the same trace.
