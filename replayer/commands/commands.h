@@ -17,6 +17,7 @@ inline constexpr int kExitDone = 0;
 inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;
 inline constexpr int kExitThresholdExceeded = 3;
+inline constexpr int kExitStopBisect = 128;  // of `check` alone: git bisect run gives up
 
 void AddRecord(CLI::App& program, int& status);
 void AddCtl(CLI::App& program, int& status);
@@ -26,6 +27,10 @@ void AddInspect(CLI::App& program, int& status);
 void AddLab(CLI::App& program, int& status);
 void AddReport(CLI::App& program, int& status);
 void AddCompare(CLI::App& program, int& status);
+void AddBisect(CLI::App& program, int& status);
+void AddSweep(CLI::App& program, int& status);
+void AddCheck(CLI::App& program, int& status);
+void AddReduce(CLI::App& program, int& status);
 
 // Prints "heaptape: what happened" to stderr and returns the exit status for it.
 int Fail(const absl::Status& status);

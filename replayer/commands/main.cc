@@ -26,12 +26,18 @@ int main(int argc, char** argv) {
   AddInspect(program, status);
   AddLab(program, status);
   AddCtl(program, status);
+  AddBisect(program, status);
+  AddSweep(program, status);
+  AddCheck(program, status);
+  AddReduce(program, status);
   AddManual(program, status);
 
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return program.exit(error) == 0 ? kExitDone : kExitUsage;
+    if (program.exit(error) == 0) return kExitDone;
+    // To git, 2 would be one more bad commit.
+    return program.got_subcommand("check") ? kExitStopBisect : kExitUsage;
   }
   return status;
 }

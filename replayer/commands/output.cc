@@ -99,4 +99,12 @@ absl::Status Print(const std::string& text) {
   return absl::UnavailableError(absl::StrCat("cannot write to the standard output: ", strerror(errno)));
 }
 
+std::vector<std::string> OwnCommand() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::vector<std::string> words;
+  for (std::string word; std::getline(file, word, '\0');) words.push_back(word);
+  if (!words.empty()) words.front() = "heaptape";
+  return words;
+}
+
 }  // namespace heaptape::commands

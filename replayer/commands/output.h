@@ -35,6 +35,9 @@ CLI::Validator OneOf(const std::map<std::string, Value>& values) {
       "");
 }
 
+// The words the user typed, as the kernel keeps them; the first is "heaptape".
+std::vector<std::string> OwnCommand();
+
 // --baseline and --sort.
 void AddViewOptions(CLI::App& command, ViewOptions& view);
 

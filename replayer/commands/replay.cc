@@ -7,7 +7,6 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <iterator>
 #include <map>
 #include <memory>
@@ -103,15 +102,6 @@ class BarObserver : public FleetObserver {
   int all_ = -1;
   std::uint64_t finished_ = 0;
 };
-
-// The words the user typed, as the kernel keeps them.
-std::vector<std::string> OwnCommand() {
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  std::vector<std::string> words;
-  for (std::string word; std::getline(file, word, '\0');) words.push_back(word);
-  if (!words.empty()) words.front() = "heaptape";
-  return words;
-}
 
 absl::StatusOr<std::vector<ResolvedAllocator>> AllAllocators(const std::vector<std::string>& specifications) {
   std::vector<ResolvedAllocator> allocators;
