@@ -94,10 +94,12 @@ absl::StatusOr<int> Check(const CheckArguments& arguments, const std::atomic<boo
     std::fprintf(stderr, "%s: %s\n", arguments.baseline.c_str(), FormatMetric(*metric, baseline->value).c_str());
   }
   if (!arguments.build.empty()) {
-    // Its own output is the user's to see, on stderr: stdout is for the figure.
     const absl::StatusOr<ProcessResult> built =
-        RunProcess({"sh", "-c", arguments.build + " 1>&2"}, {.without = GitVariables(), .log_path = "/dev/stderr", .cancelled = &cancelled});
+        RunProcess({"sh", "-c", arguments.build}, {.without = GitVariables(), .cancelled = &cancelled});
     if (!built.ok()) return built.status();
+    // What it said is the user's to see, on stderr: stdout is for the figure.
+    std::fputs(built->output.c_str(), stderr);
+    std::fputs(built->errors.c_str(), stderr);
     if (built->exit_status != 0) return Untestable(absl::StrCat("the build ended with status ", built->exit_status));
   }
   const absl::StatusOr<Verdict> verdict = Measure(arguments, *metric, arguments.allocator, events, cancelled);
