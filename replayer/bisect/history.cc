@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <set>
 #include <unordered_map>
 
 #include "absl/strings/str_cat.h"
@@ -26,11 +27,22 @@ class Walk {
     if (!outcome.ok()) return outcome.status();
     Measurement measurement{.commit = *std::move(commit), .outcome = *std::move(outcome)};
     if (measurement.measured()) FillValue(options_.metric, &measurement);
-    if (limit_.has_value()) Judge(&measurement);
+    if (limit_.has_value()) {
+      Tolerate(&measurement);
+      Judge(&measurement);
+    }
     asked_.push_back(hash);
     done_.emplace(hash, measurement);
     if (options_.measured) options_.measured(measurement);
     return measurement;
+  }
+
+  // What an end itself fails is how this allocator is; what it passes is wanted of all commits.
+  void SetEnds(const Measurement& good, const Measurement& bad) {
+    for (const Measurement* end : {&good, &bad}) {
+      tolerated_.insert(end->outcome.failed_checks.begin(), end->outcome.failed_checks.end());
+    }
+    ends_known_ = true;
   }
 
   // From now on, and for those measured before.
@@ -48,6 +60,15 @@ class Walk {
   }
 
  private:
+  void Tolerate(Measurement* measurement) const {
+    if (!measurement->measured() || !ends_known_) return;
+    for (const std::string& check : measurement->outcome.failed_checks) {
+      if (tolerated_.count(check)) continue;
+      measurement->outcome.skip_reason = absl::StrCat("fails the conformance check ", check, ", which both ends pass");
+      return;
+    }
+  }
+
   void Judge(Measurement* measurement) const {
     if (!measurement->measured()) return;
     measurement->judgement = measurement->value >= *limit_ ? Judgement::kBad : Judgement::kGood;
@@ -57,6 +78,8 @@ class Walk {
   CommitMeasurer& measurer_;
   const BisectOptions& options_;
   std::optional<double> limit_;
+  std::set<std::string> tolerated_;
+  bool ends_known_ = false;
   std::vector<std::string> asked_;
   std::unordered_map<std::string, Measurement> done_;
 };
@@ -130,6 +153,7 @@ absl::StatusOr<Bisection> BisectHistory(const GitMirror& mirror, CommitMeasurer&
   }
   absl::StatusOr<Measurement> bad = walk.Measure(*bad_hash, *distance);
   if (!bad.ok()) return bad.status();
+  walk.SetEnds(*good, *bad);
   result.good = *good;
   result.bad = *bad;
   if (good->measured()) result.good.judgement = Judgement::kGood;

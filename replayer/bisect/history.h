@@ -21,6 +21,7 @@ namespace heaptape {
 struct Outcome {
   std::string skip_reason;      // why the commit can't be judged: no build, crash, ...; empty: it can
   std::vector<RunResult> runs;  // one per seed, where it can
+  std::vector<std::string> failed_checks;  // of conformance: "aligned_stream"
   bool built_before = false;    // the build came out of the cache
   bool replayed_before = false;
 };

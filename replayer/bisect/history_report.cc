@@ -154,6 +154,7 @@ Json ToJson(const Measurement& measurement, const HistoryReport& report, std::si
   json["low"] = measurement.measured() ? Json(measurement.low) : Json();
   json["high"] = measurement.measured() ? Json(measurement.high) : Json();
   json["skip_reason"] = measurement.measured() ? Json() : Json(measurement.outcome.skip_reason);
+  json["failed_checks"] = measurement.outcome.failed_checks;
   json["built_before"] = measurement.outcome.built_before;
   json["replayed_before"] = measurement.outcome.replayed_before;
   json["runs"] = Json::array();

@@ -78,6 +78,7 @@ std::optional<Outcome> OutcomeCache::Find(const std::string& key) const {
     // The key itself is in the file: a file of another is never taken for it.
     if (json.is_discarded() || json.at("key") != key) return std::nullopt;
     Outcome outcome{.skip_reason = json.at("skip_reason").get<std::string>(), .built_before = true, .replayed_before = true};
+    json.at("failed_checks").get_to(outcome.failed_checks);
     for (const Json& run : json.at("runs")) outcome.runs.push_back(RunOf(run));
     if (outcome.skip_reason.empty() && outcome.runs.empty()) return std::nullopt;
     return outcome;
@@ -89,7 +90,7 @@ std::optional<Outcome> OutcomeCache::Find(const std::string& key) const {
 absl::Status OutcomeCache::Keep(const std::string& key, const Outcome& outcome) const {
   std::error_code error;
   std::filesystem::create_directories(folder_, error);
-  Json json = {{"key", key}, {"skip_reason", outcome.skip_reason}, {"runs", Json::array()}};
+  Json json = {{"key", key}, {"skip_reason", outcome.skip_reason}, {"failed_checks", outcome.failed_checks}, {"runs", Json::array()}};
   for (const RunResult& run : outcome.runs) json["runs"].push_back(ToJson(run));
   const std::string path = Path(key), made = absl::StrCat(path, ".", getpid());
   {
@@ -103,8 +104,8 @@ absl::Status OutcomeCache::Keep(const std::string& key, const Outcome& outcome) 
   return absl::OkStatus();
 }
 
-ReplayMeasurer::ReplayMeasurer(BuildFunction build, ReplayFunction replay, OutcomeCache cache, MeasureOptions options)
-    : replay_(std::move(replay)), cache_(std::move(cache)), options_(std::move(options)), builds_(std::move(build), options_.cancelled) {}
+ReplayMeasurer::ReplayMeasurer(BuildFunction build, CheckFunction check, ReplayFunction replay, OutcomeCache cache, MeasureOptions options)
+    : check_(std::move(check)), replay_(std::move(replay)), cache_(std::move(cache)), options_(std::move(options)), builds_(std::move(build), options_.cancelled) {}
 
 std::string ReplayMeasurer::Key(const std::string& hash) const {
   std::string key = absl::StrCat(options_.identity, "\ncommit ", hash, "\nseeds");
@@ -140,6 +141,13 @@ absl::StatusOr<Outcome> ReplayMeasurer::MeasureNow(const Commit& commit) {
   if (!built.ok()) return built.status();
   Outcome outcome{.skip_reason = built->failure, .built_before = built->built_before};
   if (!outcome.skip_reason.empty()) return outcome;
+  const absl::StatusOr<std::vector<std::string>> failed = check_(built->allocator);
+  if (!failed.ok() && failed.status().code() == absl::StatusCode::kFailedPrecondition) {
+    outcome.skip_reason = std::string(failed.status().message());
+    return outcome;
+  }
+  if (!failed.ok()) return failed.status();
+  outcome.failed_checks = *failed;
   for (const std::uint64_t seed : options_.seeds) {
     if (options_.cancelled != nullptr && *options_.cancelled) return absl::CancelledError("interrupted");
     absl::StatusOr<RunResult> run = replay_(built->allocator, seed);

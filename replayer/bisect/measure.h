@@ -32,6 +32,9 @@ class OutcomeCache {
   std::string folder_;
 };
 
+// The conformance checks that a library fails. FailedPrecondition where it can't be loaded.
+using CheckFunction = std::function<absl::StatusOr<std::vector<std::string>>(const ResolvedAllocator& allocator)>;
+
 using ReplayFunction = std::function<absl::StatusOr<RunResult>(const ResolvedAllocator& allocator, std::uint64_t seed)>;
 
 struct MeasureOptions {
@@ -46,7 +49,7 @@ struct MeasureOptions {
 
 class ReplayMeasurer : public CommitMeasurer {
  public:
-  ReplayMeasurer(BuildFunction build, ReplayFunction replay, OutcomeCache cache, MeasureOptions options);
+  ReplayMeasurer(BuildFunction build, CheckFunction check, ReplayFunction replay, OutcomeCache cache, MeasureOptions options);
 
   absl::StatusOr<Outcome> Measure(const Commit& commit) override;
   void Expect(const std::vector<std::string>& hashes) override;
@@ -56,6 +59,7 @@ class ReplayMeasurer : public CommitMeasurer {
   std::optional<Outcome> Known(const std::string& hash) const;
   absl::StatusOr<Outcome> MeasureNow(const Commit& commit);
 
+  const CheckFunction check_;
   const ReplayFunction replay_;
   const OutcomeCache cache_;
   const MeasureOptions options_;

@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "allocators/build.h"
 #include "allocators/catalog.h"
+#include "allocators/probe.h"
 #include "allocators/process.h"
 #include "allocators/specification.h"
 #include "allocators/store.h"
@@ -205,6 +206,15 @@ absl::StatusOr<std::unique_ptr<HistorySession>> HistorySession::Open(const Histo
     session->board_->Remove(bar);
     return run;
   };
+  const auto failed_checks = [&cancelled, family = choice->family](const ResolvedAllocator& allocator) -> absl::StatusOr<std::vector<std::string>> {
+    const absl::StatusOr<LibraryFacts> facts = AskLibrary(allocator, FindFamily(family.name), {.conformance = true, .cancelled = &cancelled});
+    if (!facts.ok()) return facts.status();
+    std::vector<std::string> failed;
+    for (const ConformanceCheck& check : facts->checks) {
+      if (check.outcome == ConformanceCheck::Outcome::kFailed) failed.push_back(check.name);
+    }
+    return failed;
+  };
   MeasureOptions measure{.identity = absl::StrCat(ResultKey(session->trace_.trace.digest, {}, replay), "\n", session->options_.family, "\n",
                                                   options.build.empty() ? choice->family.build : options.build, "\n", options.library, "\n",
                                                   options.configure, "\n", timed ? "alone" : "beside builds"),
@@ -212,7 +222,7 @@ absl::StatusOr<std::unique_ptr<HistorySession>> HistorySession::Open(const Histo
                          .build_ahead = !timed,
                          .retry_skipped = options.retry_skipped,
                          .cancelled = &cancelled};
-  session->measurer_ = std::make_unique<ReplayMeasurer>(Builder(*session->mirror_, *choice, options), replay_one,
+  session->measurer_ = std::make_unique<ReplayMeasurer>(Builder(*session->mirror_, *choice, options), failed_checks, replay_one,
                                                         OutcomeCache(cache + "/commits"), std::move(measure));
   return session;
 }

@@ -37,6 +37,7 @@ class FileMeasurer : public CommitMeasurer {
       run.steady_rss_bytes = static_cast<std::uint64_t>(figure * 1e6);
       run.growth_bytes_per_day = (figure - 100) * 1e6;
       outcome.runs = {run};
+      if (failing.count(commit.subject)) outcome.failed_checks = {"realloc"};
     } else {
       outcome.skip_reason = "does not build";
     }
@@ -46,6 +47,7 @@ class FileMeasurer : public CommitMeasurer {
 
   std::vector<std::string> asked, expected;
   int fail_after = 1000;
+  std::set<std::string> failing;  // the check "realloc"
 
  private:
   std::string clone_;
@@ -81,6 +83,7 @@ class BisectHistoryTest : public ::testing::Test {
     if (!mirror.ok()) return mirror.status();
     measurer_ = std::make_unique<FileMeasurer>(*mirror, folder_ / ("measured" + std::to_string(++runs_)));
     measurer_->fail_after = fail_after_;
+    measurer_->failing = failing_;
     options.work_directory = folder_.path();
     return BisectHistory(*mirror, *measurer_, options);
   }
@@ -90,6 +93,7 @@ class BisectHistoryTest : public ::testing::Test {
   std::unique_ptr<FileMeasurer> measurer_;
   int runs_ = 0;
   int fail_after_ = 1000;
+  std::set<std::string> failing_;
 };
 
 TEST_F(BisectHistoryTest, FindsTheCulpritInAMergedBranch) {
@@ -153,6 +157,19 @@ TEST_F(BisectHistoryTest, StopsWhereTheEndsDoNotDiffer) {
   const auto finer = Run({.good = "v1", .bad = "v3", .threshold = {.is_ratio = false, .amount = 15e6}});
   ASSERT_TRUE(finer.ok()) << finer.status();
   EXPECT_NE(finer->end, Bisection::End::kNoDifference);
+}
+
+TEST_F(BisectHistoryTest, SkipsWhatFailsACheckThatTheEndsPass) {
+  failing_ = {"merge"};
+  const auto result = Run({.good = "v1", .bad = "merge"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->first->commit.subject, "culprit");  // the bad end fails it: it is no reason
+  failing_ = {"s2"};
+  const auto skipped = Run({.good = "s1", .bad = "culprit"});
+  ASSERT_TRUE(skipped.ok()) << skipped.status();
+  ASSERT_EQ(skipped->end, Bisection::End::kOnlySkipped);
+  EXPECT_EQ(skipped->candidates.size(), 2u);
+  EXPECT_THAT(skipped->measured[1].outcome.skip_reason, HasSubstr("realloc"));
 }
 
 TEST_F(BisectHistoryTest, StopsWhereAnEndCannotBeMeasured) {

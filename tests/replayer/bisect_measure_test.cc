@@ -24,6 +24,11 @@ class ReplayMeasurerTest : public ::testing::Test {
           built.allocator.version = hash;
           return built;
         },
+        [](const ResolvedAllocator& allocator) -> absl::StatusOr<std::vector<std::string>> {
+          if (allocator.version == "unloadable") return absl::FailedPreconditionError("undefined symbol: foo");
+          if (allocator.version == "wrong") return std::vector<std::string>{"realloc"};
+          return std::vector<std::string>{};
+        },
         [this](const ResolvedAllocator& allocator, std::uint64_t seed) -> absl::StatusOr<RunResult> {
           ++replays_;
           RunResult run;
@@ -35,7 +40,6 @@ class ReplayMeasurerTest : public ::testing::Test {
           run.series.resize(3);
           if (allocator.version == "crash") run.error = "SIGSEGV at event 7";
           if (allocator.version == "refuses") run.allocation_failures = 500;
-          if (allocator.version == "unloadable") return absl::FailedPreconditionError("undefined symbol: foo");
           if (allocator.version == "trouble") return absl::ResourceExhaustedError("out of memory");
           return run;
         },
@@ -87,6 +91,11 @@ TEST_F(ReplayMeasurerTest, KeepsWhyACommitWasSkipped) {
   EXPECT_EQ(built_.size(), 4u);
   Measurer({.identity = "trace 1, mimalloc", .retry_skipped = true})->Measure({.hash = "nobuild"}).IgnoreError();
   EXPECT_EQ(built_.size(), 5u);
+}
+
+TEST_F(ReplayMeasurerTest, RemembersWhichChecksFail) {
+  for (int i = 0; i < 2; ++i) EXPECT_THAT(Measurer()->Measure({.hash = "wrong"})->failed_checks, ElementsAre("realloc"));
+  EXPECT_EQ(replays_, 1);
 }
 
 TEST_F(ReplayMeasurerTest, TroubleOfTheMachineIsNotKept) {
