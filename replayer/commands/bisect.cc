@@ -20,7 +20,7 @@ struct BisectArguments {
 };
 
 int RunBisect(const BisectArguments& arguments) {
-  const std::atomic<bool>& cancelled = CatchInterrupts();
+  const std::atomic<bool>& cancelled = StopOnInterrupt();
   if (absl::Status writable = CheckWritable(arguments.log); !writable.ok()) return Fail(writable);
   absl::StatusOr<std::unique_ptr<HistorySession>> session = HistorySession::Open(arguments.history, cancelled);
   if (!session.ok()) return FailOrInterrupted(session.status());

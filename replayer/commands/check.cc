@@ -111,7 +111,7 @@ absl::StatusOr<int> Check(const CheckArguments& arguments, const std::atomic<boo
 }
 
 int RunCheck(const CheckArguments& arguments) {
-  const absl::StatusOr<int> result = Check(arguments, CatchInterrupts());
+  const absl::StatusOr<int> result = Check(arguments, StopOnInterrupt());
   if (result.ok()) return *result;
   Fail(result.status());
   return kExitStopBisect;

@@ -14,7 +14,7 @@ void Interrupt(int signal_number) {
 
 }  // namespace
 
-const std::atomic<bool>& CatchInterrupts() {
+const std::atomic<bool>& StopOnInterrupt() {
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) signal(number, Interrupt);
   return interrupted;
 }

@@ -8,7 +8,7 @@
 namespace heaptape::commands {
 
 // From now on SIGINT, SIGTERM and SIGHUP set the flag returned; a second one ends the program at once.
-const std::atomic<bool>& CatchInterrupts();
+const std::atomic<bool>& StopOnInterrupt();
 
 }  // namespace heaptape::commands
 

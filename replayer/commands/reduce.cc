@@ -72,7 +72,7 @@ std::string ReductionJson(const ReduceArguments& arguments, Metric metric, const
 }
 
 int RunReduce(ReduceArguments arguments) {
-  const std::atomic<bool>& cancelled = CatchInterrupts();
+  const std::atomic<bool>& cancelled = StopOnInterrupt();
   const absl::StatusOr<Metric> metric = ParseMetric(arguments.judge.metric);
   if (!metric.ok()) return Fail(metric.status());
   arguments.reduce.metric = *metric;

@@ -65,7 +65,7 @@ absl::StatusOr<std::vector<Commit>> Chosen(const GitMirror& mirror, const SweepA
 }
 
 int RunSweep(const SweepArguments& arguments) {
-  const std::atomic<bool>& cancelled = CatchInterrupts();
+  const std::atomic<bool>& cancelled = StopOnInterrupt();
   absl::StatusOr<std::unique_ptr<HistorySession>> session = HistorySession::Open(arguments.history, cancelled);
   if (!session.ok()) return FailOrInterrupted(session.status());
   absl::StatusOr<std::vector<Commit>> commits = Chosen((*session)->mirror(), arguments);
