@@ -24,6 +24,8 @@ void AddCtl(CLI::App& program, int& status);
 void AddReplay(CLI::App& program, int& status);
 void AddAllocators(CLI::App& program, int& status);
 void AddInspect(CLI::App& program, int& status);
+void AddSynth(CLI::App& program, int& status);
+void AddExtend(CLI::App& program, int& status);
 void AddLab(CLI::App& program, int& status);
 void AddReport(CLI::App& program, int& status);
 void AddCompare(CLI::App& program, int& status);

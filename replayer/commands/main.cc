@@ -24,6 +24,8 @@ int main(int argc, char** argv) {
   AddReport(program, status);
   AddCompare(program, status);
   AddInspect(program, status);
+  AddSynth(program, status);
+  AddExtend(program, status);
   AddLab(program, status);
   AddCtl(program, status);
   AddBisect(program, status);
