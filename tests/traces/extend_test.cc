@@ -118,7 +118,9 @@ TEST(Extend, WhatTheStretchLeavesAliveIsFreedUnlessKept) {
     const Walk walk(extended.Events());
     EXPECT_EQ(walk.bytes(), 16 + (keep ? 1050 : 100) * 1000u);
     // Freed one by one, not all at once.
-    if (!keep) EXPECT_EQ(walk.live_bytes_at.at(725), 16 + 100 * 1000u);
+    if (!keep) {
+      EXPECT_EQ(walk.live_bytes_at.at(725), 16 + 100 * 1000u);
+    }
   }
 }
 

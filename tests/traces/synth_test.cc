@@ -58,10 +58,18 @@ TEST(Synth, MakesAsManyCallsAsAskedAndNoFreeOfADeadObject) {
   const std::vector<Event> events = trace.Events();
   EXPECT_EQ(CallsOf(events), 70'001u);
   for (const Event& event : events) {
-    if (event.op == Op::kThreadStart) EXPECT_TRUE(threads.insert(event.thread).second);
-    if (StartsObject(event)) EXPECT_TRUE(live.insert(event.slot).second);
-    if (event.op == Op::kFree) EXPECT_EQ(live.erase(event.slot), 1u);
-    if (IsCall(event.op)) EXPECT_TRUE(threads.count(event.thread));
+    if (event.op == Op::kThreadStart) {
+      EXPECT_TRUE(threads.insert(event.thread).second);
+    }
+    if (StartsObject(event)) {
+      EXPECT_TRUE(live.insert(event.slot).second);
+    }
+    if (event.op == Op::kFree) {
+      EXPECT_EQ(live.erase(event.slot), 1u);
+    }
+    if (IsCall(event.op)) {
+      EXPECT_TRUE(threads.count(event.thread));
+    }
   }
   EXPECT_EQ(threads.size(), 4u);
 }

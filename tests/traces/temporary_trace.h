@@ -39,7 +39,9 @@ class TemporaryTrace {
 
   // Finishes the file and opens it.
   std::unique_ptr<TraceReader> Open() {
-    if (!finished_) EXPECT_TRUE(writer_->Finish().ok());
+    if (!finished_) {
+      EXPECT_TRUE(writer_->Finish().ok());
+    }
     finished_ = true;
     auto reader = TraceReader::Open(path());
     EXPECT_TRUE(reader.ok()) << reader.status();
