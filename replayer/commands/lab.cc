@@ -48,7 +48,7 @@ lab::Progress TellProgress(Teller& teller) {
 
 std::atomic<bool> lab_interrupted = false;
 
-void StopOnInterrupt() {
+void CatchLabInterrupts() {
   struct sigaction action = {};
   action.sa_handler = [](int) { lab_interrupted = true; };
   for (int number : {SIGINT, SIGTERM, SIGHUP}) sigaction(number, &action, nullptr);
@@ -217,7 +217,7 @@ void AddUp(CLI::App& lab_command, int& status) {
   flags->Add(*command);
   command->footer("Example:\n  heaptape lab up --relays 300");
   command->callback([flags, &status] {
-    StopOnInterrupt();
+    CatchLabInterrupts();
     Teller teller;
     const absl::StatusOr<std::unique_ptr<lab::Network>> network = lab::Network::Up(flags->options, TellProgress(teller), lab_interrupted);
     teller.End();
@@ -296,7 +296,7 @@ void AddLoad(CLI::App& lab_command, int& status) {
   command->add_option("--minutes", *minutes, "How long")->check(CLI::Range(0.01, 100000.0))->capture_default_str();
   command->footer("Example:\n  heaptape lab load --streams 20 --requests 10 --minutes 5");
   command->callback([flags, load_flags, minutes, &status] {
-    StopOnInterrupt();
+    CatchLabInterrupts();
     const absl::StatusOr<NetworkState> state = lab::ReadState(flags->options.directory);
     if (!state.ok()) {
       status = Fail(state.status());
@@ -341,7 +341,7 @@ void AddLabRecord(CLI::App& lab_command, int& status) {
       "Uses the network that is up in --dir, or starts one for the time of the recording.\n"
       "Example:\n  heaptape lab record --relays 8000 --interval 120 --minutes 40 --cpus 4 -o guard.tape");
   command->callback([network, load, guard, minutes, output, &status] {
-    StopOnInterrupt();
+    CatchLabInterrupts();
     Teller teller;
     const absl::Status outcome = RecordGuard(*network, *load, *guard, *minutes * 60, *output, teller);
     teller.End();
@@ -357,7 +357,7 @@ void AddDemo(CLI::App& lab_command, int& status) {
   command->add_option("--seconds", *seconds, "How long to record")->check(CLI::Range(10.0, 100000.0))->capture_default_str();
   command->footer("Example:\n  heaptape lab demo --output build/demo");
   command->callback([output, seconds, &status] {
-    StopOnInterrupt();
+    CatchLabInterrupts();
     std::error_code error;
     std::filesystem::create_directories(*output, error);
     if (error) {

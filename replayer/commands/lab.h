@@ -22,7 +22,7 @@ namespace heaptape::commands {
 
 // Ctrl-C asks every wait of these commands to come to an end, so that the network is taken down in order.
 extern std::atomic<bool> lab_interrupted;
-void StopOnInterrupt();
+void CatchLabInterrupts();
 
 // A bar on the terminal that tells what goes on; elsewhere one line for each new thing.
 class Teller {

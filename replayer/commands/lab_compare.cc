@@ -402,7 +402,7 @@ void AddLabCompare(CLI::App& lab_command, int& status) {
       "Example:\n"
       "  heaptape lab compare --relays 8000 --interval 120 -a glibc -a jemalloc -a mimalloc@2.0.9 -a mimalloc@3.0.1 --minutes 25 --output compare");
   command->callback([flags, &status] {
-    StopOnInterrupt();
+    CatchLabInterrupts();
     std::error_code error;
     std::filesystem::create_directories(flags->output, error);
     if (error) {
