@@ -57,7 +57,7 @@ absl::Status DecodeCheckpoint(std::span<const std::uint8_t> bytes, Checkpoint& c
   checkpoint = {};
   format::Cursor in(bytes);
   const std::uint64_t slot_count = in.Varint(), object_count = in.Varint();
-  if (slot_count > format::kMaxLiveObjects || object_count > slot_count) return bad;
+  if (slot_count > format::kMaxCheckpointSlots || object_count > slot_count) return bad;
   std::array<std::uint64_t, kColumns> lengths;
   for (auto& length : lengths) length = in.Varint();
   std::vector<format::Cursor> columns;

@@ -6,17 +6,12 @@ namespace heaptape::format {
 
 std::uint64_t Checksum(std::span<const std::uint8_t> bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
 
-namespace {
-
-// Of the whole header but the four bytes that hold it.
 std::uint32_t HeaderChecksum(std::span<const std::uint8_t> header) {
   std::uint8_t copy[kMaxHeaderBytes];
   std::memcpy(copy, header.data(), header.size());
   std::memset(copy + 12, 0, 4);
   return static_cast<std::uint32_t>(XXH3_64bits(copy, header.size()));
 }
-
-}  // namespace
 
 std::vector<std::uint8_t> EncodeHeader(BlockKind kind, std::uint8_t flags, const BlockFields& fields,
                                        std::span<const std::uint8_t> payload) {

@@ -30,9 +30,12 @@ enum class BlockKind : std::uint8_t { kInfo = 1, kEvents = 2, kCheckpoint = 3, k
 
 // Limits a reader enforces before it allocates.
 inline constexpr std::uint32_t kMaxBlockEvents = 1u << 20;
-inline constexpr std::uint32_t kMaxPayloadBytes = 1u << 30;
+inline constexpr std::uint32_t kMaxPayloadBytes = 1u << 28;  // compressed or not
 inline constexpr std::uint32_t kMaxInfoBytes = 1u << 16;
 inline constexpr std::uint32_t kMaxLiveObjects = 1u << 28;
+inline constexpr std::uint32_t kMaxCheckpointSlots = 1u << 24;  // above that no checkpoints are written
+// zstd shrinks nothing by more than this; so a small file cannot ask for much memory.
+inline constexpr std::uint64_t kMaxZstdRatio = 40000;
 
 // --- varints: LEB128, least significant group first, at most ten bytes ---
 
@@ -171,6 +174,8 @@ std::vector<std::uint8_t> EncodeHeader(BlockKind kind, std::uint8_t flags, const
 bool ParseHeader(std::span<const std::uint8_t> bytes, BlockHeader& header);
 
 std::uint64_t Checksum(std::span<const std::uint8_t> bytes);
+// Of a whole header but the four bytes that hold it.
+std::uint32_t HeaderChecksum(std::span<const std::uint8_t> header);
 
 }  // namespace heaptape::format
 

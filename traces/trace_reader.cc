@@ -18,6 +18,7 @@
 #include "traces/checkpoint.h"
 #include "traces/codec.h"
 #include "traces/format.h"
+#include "traces/index.h"
 #include "traces/side_records.h"
 
 namespace heaptape {
@@ -96,10 +97,10 @@ class Reader final : public TraceReader {
         if (!status.ok()) {
           Damage(here, std::string(status.message()));
           lost_ = true;
-          if (decoder_.events().empty()) continue;
+          if (decoded_.empty()) continue;
         }
         EventBlock block;
-        block.events = decoder_.events();
+        block.events = decoded_;
         block.first_event = header.fields.first_event;
         block.first_object = header.fields.first_object;
         block.start_time_ns = header.fields.start_step * resolution_ns_;
@@ -112,6 +113,30 @@ class Reader final : public TraceReader {
   }
 
   absl::Status Seek(std::uint64_t event) override {
+    return GoTo(std::upper_bound(checkpoints_.begin(), checkpoints_.end(), event,
+                                 [](std::uint64_t e, const Place& place) { return e < place.event; }));
+  }
+
+  absl::Status SeekTime(std::uint64_t time_ns) override {
+    return GoTo(std::partition_point(checkpoints_.begin(), checkpoints_.end(), [&](const Place& place) {
+      return place.step * resolution_ns_ < time_ns;
+    }));
+  }
+
+  absl::StatusOr<std::vector<ResidentSample>> ReadResident() override {
+    return std::move(ReadSide(kSideResident).resident);
+  }
+  absl::StatusOr<std::vector<TouchRecord>> ReadTouched() override { return std::move(ReadSide(kSideTouched).touched); }
+  absl::StatusOr<std::vector<StackSample>> ReadStacks() override { return std::move(ReadSide(kSideStacks).stacks); }
+  absl::StatusOr<std::vector<Module>> ReadModules() override { return std::move(ReadSide(kSideModules).modules); }
+
+ private:
+  struct Place {
+    std::uint64_t offset, event, step;
+  };
+
+  // To the last readable checkpoint before `checkpoint`, or to the start.
+  absl::Status GoTo(std::vector<Place>::const_iterator checkpoint) {
     restore_.clear();
     restore_at_ = 0;
     decoder_ = EventDecoder();
@@ -119,8 +144,6 @@ class Reader final : public TraceReader {
     next_event_ = 0;
     offset_ = format::kFileHeadBytes;
     now_ns_ = 0;
-    auto checkpoint = std::upper_bound(checkpoints_.begin(), checkpoints_.end(), event,
-                                       [](std::uint64_t e, const Place& place) { return e < place.event; });
     while (checkpoint != checkpoints_.begin()) {
       --checkpoint;
       BlockHeader header;
@@ -135,18 +158,6 @@ class Reader final : public TraceReader {
     }
     return absl::OkStatus();
   }
-
-  absl::StatusOr<std::vector<ResidentSample>> ReadResident() override {
-    return std::move(ReadSide(kSideResident).resident);
-  }
-  absl::StatusOr<std::vector<TouchRecord>> ReadTouched() override { return std::move(ReadSide(kSideTouched).touched); }
-  absl::StatusOr<std::vector<StackSample>> ReadStacks() override { return std::move(ReadSide(kSideStacks).stacks); }
-  absl::StatusOr<std::vector<Module>> ReadModules() override { return std::move(ReadSide(kSideModules).modules); }
-
- private:
-  struct Place {
-    std::uint64_t offset, event;
-  };
 
   // Keeps the sentences in the order of the file, one for each place.
   void Damage(std::uint64_t offset, const std::string& what) {
@@ -203,7 +214,7 @@ class Reader final : public TraceReader {
           break;
         case BlockKind::kCheckpoint:
           if (!good) break;
-          checkpoints_.push_back({offset, fields.first_event});
+          checkpoints_.push_back({offset, fields.first_event, fields.start_step});
           ++summary_.checkpoint_count;
           if (lost) {
             lose(fields.first_event);
@@ -237,7 +248,7 @@ class Reader final : public TraceReader {
     if (events >= summary_.event_count) {
       summary_.event_count = events;
       summary_.object_count = fields.first_object + fields.object_count;
-      event_digest_ = fields.event_digest;
+      summary_.event_digest = fields.event_digest;
       recorded_lost_ = fields.lost_events;
     }
     touch_digest_ = fields.touch_digest;
@@ -248,26 +259,20 @@ class Reader final : public TraceReader {
   }
 
   void ReadIndex(Span payload, std::uint64_t end) {
-    format::Cursor in(payload);
-    const std::uint64_t reason = in.Varint();
-    const std::uint64_t restarts = in.Varint();
-    for (std::uint64_t i = 0; i < restarts && in.ok(); ++i) {
-      in.Varint();
-      in.Varint();
-    }
-    const Span info = in.Bytes(in.Varint());
-    if (!in.ok()) return;
-    if (!seen_info_) seen_info_ = DecodeInfo(info, info_);
+    TraceIndex index;
+    if (!DecodeIndex(payload, index)) return;
+    if (!seen_info_) info_ = index.info;
+    seen_info_ = true;
     summary_.has_index = true;
-    summary_.complete = reason <= 1 && end + format::kTrailerBytes == bytes_.size();
-    summary_.ended_at_limit = reason == 1;
+    summary_.complete = index.end != TraceEnd::kDiskFull && end + format::kTrailerBytes == bytes_.size();
+    summary_.ended_at_limit = index.end == TraceEnd::kSizeLimit;
   }
 
   void Digest() {
     summary_.lost_events += recorded_lost_;
     std::vector<std::uint8_t> content;
     for (const std::uint64_t value :
-         {event_digest_, touch_digest_, summary_.event_count, std::uint64_t{info_.cpu_count},
+         {summary_.event_digest, touch_digest_, summary_.event_count, std::uint64_t{info_.cpu_count},
           std::uint64_t{info_.page_bytes}, static_cast<std::uint64_t>(info_.huge_pages)})
       format::PutU64(content, value);
     if (summary_.lost_events != recorded_lost_)
@@ -276,7 +281,9 @@ class Reader final : public TraceReader {
     summary_.digest = absl::StrFormat("%016x%016x", hash.high64, hash.low64);
   }
 
+  // Sets decoded_, on errors to the events before the place where the block makes no sense.
   absl::Status Decode(const BlockHeader& header, Span payload) {
+    decoded_ = {};
     const format::BlockFields& fields = header.fields;
     if (header.flags & format::kFlagRestart) {
       decoder_.Restart();
@@ -294,7 +301,9 @@ class Reader final : public TraceReader {
       if (in.pos == in_before && out.pos == out_before) break;
     }
     if (in.pos != in.size || out.pos != out.size) return absl::DataLossError("the columns' size is not as stated");
-    return decoder_.Decode(raw_, fields.event_count, fields.start_step, resolution_ns_);
+    const absl::Status status = decoder_.Decode(raw_, fields.event_count, fields.start_step, resolution_ns_);
+    decoded_ = decoder_.events();
+    return status;
   }
 
   // Prepares the events that lead from what is alive to what a checkpoint says; false where it is damaged.
@@ -305,8 +314,7 @@ class Reader final : public TraceReader {
       return false;
     }
     const unsigned long long size = ZSTD_getFrameContentSize(payload.data(), payload.size());
-    // zstd shrinks nothing by more than this; so a small file cannot ask for much memory.
-    if (size != fields.raw_bytes || size / 40000 > payload.size()) {
+    if (size != fields.raw_bytes || size / format::kMaxZstdRatio > payload.size()) {
       Damage(here, "a checkpoint's size is not as stated");
       return false;
     }
@@ -408,7 +416,7 @@ class Reader final : public TraceReader {
       if (header.flags & format::kFlagSideCompressed) {
         const unsigned long long size = ZSTD_getFrameContentSize(section.data(), section.size());
         if (size == ZSTD_CONTENTSIZE_UNKNOWN || size == ZSTD_CONTENTSIZE_ERROR || size > format::kMaxPayloadBytes ||
-            size / 40000 > section.size()) {
+            size / format::kMaxZstdRatio > section.size()) {
           Damage(here, "side records that make no sense");
           continue;
         }
@@ -435,13 +443,14 @@ class Reader final : public TraceReader {
   TraceSummary summary_;
   std::uint64_t resolution_ns_ = 1;
   std::uint64_t last_step_ = 0;
-  std::uint64_t event_digest_ = 0, touch_digest_ = 0;
+  std::uint64_t touch_digest_ = 0;
   std::uint64_t recorded_lost_ = 0;
   std::vector<Place> checkpoints_;
   std::map<std::uint64_t, std::string> damaged_;
   std::vector<std::string> damage_;
 
   EventDecoder decoder_;
+  std::span<const Event> decoded_;
   std::uint64_t offset_ = 0;
   std::uint64_t next_event_ = 0;
   std::uint64_t now_ns_ = 0;

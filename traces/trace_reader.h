@@ -30,6 +30,7 @@ struct TraceSummary {
   std::uint64_t duration_ns = 0;
   std::uint64_t peak_threads = 0;      // thread numbers in use at most
   bool complete = false;               // the recording was finished in good order
+  std::uint64_t event_digest = 0;      // of all recorded events (digest.h)
   std::uint64_t lost_events = 0;       // missing: damaged here, or lost while recording
   bool ended_at_limit = false;         // the file reached its size limit
   bool has_index = false;              // else the figures above were gathered from the blocks
@@ -76,6 +77,8 @@ class TraceReader {
   // Goes to the last checkpoint at or before event number `event` (0: the start). Next() continues there;
   // its first block then begins with one allocation event for each live object of the checkpoint.
   virtual absl::Status Seek(std::uint64_t event) = 0;
+  // As Seek(), to the last checkpoint before `time_ns`.
+  virtual absl::Status SeekTime(std::uint64_t time_ns) = 0;
 
   // Side records of the whole trace, read without decoding events.
   virtual absl::StatusOr<std::vector<ResidentSample>> ReadResident() = 0;

@@ -17,6 +17,7 @@
 #include "traces/codec.h"
 #include "traces/digest.h"
 #include "traces/format.h"
+#include "traces/index.h"
 #include "traces/side_records.h"
 
 namespace heaptape {
@@ -161,9 +162,6 @@ class Writer final : public TraceWriter {
   struct LiveObject {
     std::uint64_t number_and_request = 0;  // number << 10 | log2 alignment << 4 | op
     std::uint64_t size = 0;
-  };
-  struct Restart {
-    std::uint64_t offset, event;
   };
 
   // False where nothing more is written; ends a full block first.
@@ -320,11 +318,11 @@ class Writer final : public TraceWriter {
 
   bool CheckpointIsDue() const {
     if (options_.checkpoint_interval_events == 0 ||
-        first_event_ - checkpoint_event_ < options_.checkpoint_interval_events)
+        first_event_ - checkpoint_event_ < options_.checkpoint_interval_events ||
+        encoder_.objects().slot_count() > format::kMaxCheckpointSlots)
       return false;
-    const std::uint64_t cost = static_cast<std::uint64_t>(
-        checkpoint_slot_bytes_ * static_cast<double>(encoder_.objects().slot_count())) + 100;
-    return (bytes_written_ - checkpoint_offset_) / 50 >= cost;
+    const double cost = checkpoint_slot_bytes_ * static_cast<double>(encoder_.objects().slot_count()) + 100;
+    return static_cast<double>(bytes_written_ - checkpoint_offset_) * options_.checkpoint_share >= cost;
   }
 
   // False where it could not be written.
@@ -365,16 +363,9 @@ class Writer final : public TraceWriter {
   void WriteIndex() {
     closing_ = true;
     Bytes payload;
-    format::PutVarint(payload, ended_at_limit_ ? 1 : status_.ok() ? 0 : 2);
-    format::PutVarint(payload, restarts_.size());
-    Restart last{0, 0};
-    for (const Restart& restart : restarts_) {
-      format::PutVarint(payload, restart.offset - last.offset);
-      format::PutVarint(payload, restart.event - last.event);
-      last = restart;
-    }
-    format::PutVarint(payload, info_bytes_.size());
-    payload.insert(payload.end(), info_bytes_.begin(), info_bytes_.end());
+    EncodeIndex({ended_at_limit_ ? TraceEnd::kSizeLimit : status_.ok() ? TraceEnd::kFinished : TraceEnd::kDiskFull,
+                 restarts_, info_},
+                payload);
     Bytes trailer(format::kTrailerMagic, format::kTrailerMagic + 8);
     format::PutU64(trailer, bytes_written_);
     Bytes block = format::EncodeHeader(BlockKind::kIndex, 0, written_, payload);
@@ -426,7 +417,7 @@ class Writer final : public TraceWriter {
 
   Bytes payload_, info_bytes_;
   std::uint64_t bytes_written_ = 0;
-  std::vector<Restart> restarts_;
+  std::vector<TraceIndex::Restart> restarts_;
   std::uint64_t checkpoint_event_ = 0;
   std::uint64_t checkpoint_offset_ = 0;
   double checkpoint_slot_bytes_ = 4;  // as the last one came out

@@ -24,8 +24,9 @@ struct TraceWriterOptions {
   int window_log = 20;                        // of zstd: its memory, here and in the reader, is about this power of two
   std::uint32_t block_events = 1u << 16;      // at most kMaxBlockEvents of format.h
   // A live-set checkpoint comes when at least so many events have passed since the last one and it would
-  // take less than 2 % of what was written since; 0: never.
+  // take less than that share of what was written since; 0: never.
   std::uint64_t checkpoint_interval_events = 4u << 20;
+  double checkpoint_share = 0.02;
   std::uint64_t file_size_limit_bytes = 0;    // 0: none; at the limit the trace ends as if finished
   unsigned file_mode = 0600;
 };

@@ -26,6 +26,12 @@ int main(int argc, char** argv) {
   AddInspect(program, status);
   AddSynth(program, status);
   AddExtend(program, status);
+  AddVerify(program, status);
+  AddDump(program, status);
+  AddLoadTrace(program, status);
+  AddCut(program, status);
+  AddPack(program, status);
+  AddScrub(program, status);
   AddLab(program, status);
   AddCtl(program, status);
   AddBisect(program, status);

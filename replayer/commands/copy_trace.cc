@@ -1,0 +1,76 @@
+#include "replayer/commands/copy_trace.h"
+
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "replayer/commands/progress.h"
+
+namespace heaptape::commands {
+namespace {
+
+std::atomic<bool> interrupted{false};
+
+void Interrupt(int signal_number) {
+  interrupted = true;
+  signal(signal_number, SIG_DFL);
+}
+
+}  // namespace
+
+const std::atomic<bool>* CatchInterrupt() {
+  signal(SIGINT, Interrupt);
+  signal(SIGTERM, Interrupt);
+  return &interrupted;
+}
+
+absl::StatusOr<NewTrace> NewTrace::Create(const std::string& path, bool replace, const TraceInfo& info,
+                                          const TraceWriterOptions& options) {
+  if (!replace && access(path.c_str(), F_OK) == 0)
+    return absl::AlreadyExistsError(absl::StrCat(path, ": exists already; give --force to replace it"));
+  auto writer = TraceWriter::Create(path, info, options);
+  if (!writer.ok()) return writer.status();
+  return NewTrace(path, *std::move(writer));
+}
+
+NewTrace::~NewTrace() {
+  if (writer_ != nullptr && !finished_) unlink((path_ + ".part").c_str());
+}
+
+absl::Status NewTrace::Finish() {
+  if (!writer_->status().ok()) return writer_->status();
+  const absl::Status status = writer_->Finish();
+  finished_ = status.ok();
+  return status;
+}
+
+TraceWriterOptions PackedOptions(int level) {
+  TraceWriterOptions options;
+  options.compression_level = level;
+  options.window_log = 25;
+  options.block_events = 1u << 18;
+  options.file_mode = 0644;
+  return options;
+}
+
+absl::Status CopyTrace(TraceReader& reader, const std::string& output, bool replace, const TraceInfo& info,
+                       const TraceWriterOptions& writer_options, TranscribeOptions options) {
+  auto trace = NewTrace::Create(output, replace, info, writer_options);
+  if (!trace.ok()) return trace.status();
+  options.cancelled = CatchInterrupt();
+  absl::Status status;
+  {
+    ProgressBoard board;
+    const int bar = board.Add(output, reader.summary().event_count, "events");
+    options.progress = [&](std::uint64_t done) { board.Update(bar, done); };
+    status = Transcribe(reader, trace->writer(), options);
+    if (status.ok()) status = trace->Finish();
+  }
+  for (const std::string& sentence : reader.damage()) std::fprintf(stderr, "heaptape: %s\n", sentence.c_str());
+  return status;
+}
+
+}  // namespace heaptape::commands

@@ -1,0 +1,60 @@
+// heaptape pack: the same trace in fewer bytes.
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "replayer/commands/commands.h"
+#include "replayer/commands/copy_trace.h"
+
+namespace heaptape::commands {
+namespace {
+
+struct Arguments {
+  std::string input, output;
+  int level = 19;
+  bool force = false;
+};
+
+absl::Status Pack(const Arguments& arguments) {
+  auto reader = TraceReader::Open(arguments.input);
+  if (!reader.ok()) return reader.status();
+  const absl::Status copied = CopyTrace(**reader, arguments.output, arguments.force, (*reader)->info(),
+                                        PackedOptions(arguments.level), {});
+  if (!copied.ok()) return copied;
+  auto packed = TraceReader::Open(arguments.output);
+  if (!packed.ok()) return packed.status();
+  const TraceSummary& before = (*reader)->summary();
+  const TraceSummary& after = (*packed)->summary();
+  // A damaged trace cannot come out the same.
+  if ((*reader)->damage().empty() && before.digest != after.digest)
+    return absl::InternalError(absl::StrCat(arguments.output, ": came out with another content than ", arguments.input));
+  const auto per_event = [](const TraceSummary& summary) {
+    return static_cast<double>(summary.file_bytes) / static_cast<double>(std::max<std::uint64_t>(summary.event_count, 1));
+  };
+  std::fprintf(stderr, "%s: %.3f bytes an event, was %.3f\n", arguments.output.c_str(), per_event(after), per_event(before));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddPack(CLI::App& program, int& status) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = program.add_subcommand("pack", "Compress a trace harder, and give it an index where it has none");
+  command->add_option("trace", arguments->input, "The trace file")->required();
+  command->add_option("-o,--output", arguments->output, "The file to write")->required();
+  command->add_option("--level", arguments->level, "Level of zstd")->check(CLI::Range(1, 22))->capture_default_str();
+  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  command->footer(
+      "The digest stays the same: `heaptape inspect` shows it.\n"
+      "Examples:\n"
+      "  heaptape pack guard.tape -o guard.packed.tape\n"
+      "  heaptape pack guard.tape.part -o guard.tape       make a whole trace of one that was killed");
+  command->callback([arguments, &status] {
+    if (const absl::Status done = Pack(*arguments); !done.ok()) status = Fail(done);
+  });
+}
+
+}  // namespace heaptape::commands

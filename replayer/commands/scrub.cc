@@ -1,0 +1,91 @@
+// heaptape scrub: a copy of a trace that says less of the machine and the program.
+
+#include <algorithm>
+#include <bit>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "replayer/commands/commands.h"
+#include "replayer/commands/copy_trace.h"
+#include "traces/statistics.h"
+
+namespace heaptape::commands {
+namespace {
+
+struct Arguments {
+  std::string input, output;
+  std::uint64_t resolution_ns = 1'000'000'000;
+  std::uint64_t rare = 16;
+  int level = 2;
+  bool force = false;
+};
+
+// Up to the next of eight steps between two powers of two, as allocators' size classes go.
+std::uint64_t RoundUp(std::uint64_t size) {
+  if (size <= 8) return size;
+  const int shift = std::max(0, static_cast<int>(std::bit_width(size - 1)) - 4);
+  const std::uint64_t step = std::uint64_t{1} << shift;
+  return (size + step - 1) & ~(step - 1);
+}
+
+// How often each size is asked for, counted no further than asked.
+absl::StatusOr<std::map<std::uint64_t, std::uint64_t>> CountSizes(TraceReader& reader) {
+  std::map<std::uint64_t, std::uint64_t> counts;
+  while (true) {
+    auto block = reader.Next();
+    if (!block.ok()) return block.status();
+    if (block->events.empty()) return counts;
+    for (const Event& event : block->events)
+      if (IsCall(event.op) && event.op != Op::kFree) ++counts[event.size];
+  }
+}
+
+absl::Status Scrub(const Arguments& arguments) {
+  auto reader = TraceReader::Open(arguments.input);
+  if (!reader.ok()) return reader.status();
+  TraceInfo info = (*reader)->info();
+  info.time_resolution_ns = std::max(info.time_resolution_ns, arguments.resolution_ns);
+  info.privacy_level = std::max<std::uint8_t>(info.privacy_level, static_cast<std::uint8_t>(arguments.level));
+  info.start_unix_seconds = arguments.level >= 2 ? 0 : info.start_unix_seconds / 3600 * 3600;
+  if (arguments.level >= 2) info.program.clear();
+  auto counts = CountSizes(**reader);
+  if (!counts.ok()) return counts.status();
+  TranscribeOptions options;
+  options.keep_stacks = arguments.level < 2;
+  options.size = [&counts, rare = arguments.rare](std::uint64_t size) {
+    const auto count = counts->find(size);
+    return count != counts->end() && count->second >= rare ? size : RoundUp(size);
+  };
+  return CopyTrace(**reader, arguments.output, arguments.force, info, PackedOptions(12), options);
+}
+
+}  // namespace
+
+void AddScrub(CLI::App& program, int& status) {
+  auto arguments = std::make_shared<Arguments>();
+  static const std::map<std::string, std::uint64_t> kUnits = {
+      {"ms", 1'000'000}, {"s", 1'000'000'000}, {"min", 60'000'000'000}};
+  CLI::App* command = program.add_subcommand("scrub", "Copy a trace so that it says less of program and machine");
+  command->add_option("trace", arguments->input, "The trace file")->required();
+  command->add_option("-o,--output", arguments->output, "The file to write")->required();
+  command->add_option("--time-resolution", arguments->resolution_ns, "Keep times in steps of this (default 1s)")
+      ->transform(CLI::AsNumberWithUnit(kUnits, CLI::AsNumberWithUnit::UNIT_REQUIRED, "TIME"));
+  command->add_option("--rare-sizes", arguments->rare, "Round sizes that were asked for fewer times than this up to a size class")
+      ->capture_default_str();
+  command->add_option("--privacy", arguments->level,
+                      "1: start time to the hour; 2: no start time, no program name, no call stacks")
+      ->check(CLI::Range(1, 2))
+      ->capture_default_str();
+  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  command->footer(
+      "Examples:\n"
+      "  heaptape scrub guard.tape -o public.tape\n"
+      "  heaptape scrub --time-resolution 100ms --privacy 1 guard.tape -o shared.tape");
+  command->callback([arguments, &status] {
+    if (const absl::Status done = Scrub(*arguments); !done.ok()) status = Fail(done);
+  });
+}
+
+}  // namespace heaptape::commands

@@ -1,0 +1,98 @@
+// heaptape verify: is a trace whole, and what is lost if not.
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_format.h"
+#include "nlohmann/json.hpp"
+#include "replayer/commands/commands.h"
+#include "replayer/commands/copy_trace.h"
+#include "replayer/commands/progress.h"
+#include "traces/digest.h"
+#include "traces/trace_reader.h"
+
+namespace heaptape::commands {
+namespace {
+
+struct Arguments {
+  std::string input;
+  std::string format = "text";
+};
+
+// Reads everything. Returns the exit status.
+absl::StatusOr<int> Verify(const Arguments& arguments) {
+  auto opened = TraceReader::Open(arguments.input);
+  if (!opened.ok()) return opened.status();
+  TraceReader& reader = **opened;
+  const TraceSummary& summary = reader.summary();
+  const std::atomic<bool>* interrupted = CatchInterrupt();
+  EventDigest digest;
+  std::uint64_t read = 0;
+  bool restored = false;
+  {
+    ProgressBoard board;
+    const int bar = board.Add(arguments.input, summary.event_count, "events");
+    while (true) {
+      auto block = reader.Next();
+      if (!block.ok()) return block.status();
+      if (block->events.empty()) break;
+      if (*interrupted) return absl::CancelledError("interrupted");
+      restored |= block->restored;
+      if (block->restored) continue;
+      for (const Event& event : block->events) digest.Add(event);
+      read += block->events.size();
+      board.Update(bar, read);
+    }
+    for (const absl::Status& status : {reader.ReadResident().status(), reader.ReadTouched().status(),
+                                       reader.ReadStacks().status(), reader.ReadModules().status()})
+      if (!status.ok()) return status;
+  }
+  const bool same = restored || digest.state() == summary.event_digest;
+  const std::uint64_t unreadable = summary.event_count - read;
+  const bool good = reader.damage().empty() && unreadable == 0 && same;
+  if (arguments.format == "json") {
+    const nlohmann::ordered_json json = {{"schema_version", 1},
+                                         {"trace", arguments.input},
+                                         {"events", summary.event_count},
+                                         {"events_readable", read},
+                                         {"events_lost", summary.lost_events},
+                                         {"blocks", summary.block_count},
+                                         {"complete", summary.complete},
+                                         {"has_index", summary.has_index},
+                                         {"digest", summary.digest},
+                                         {"digest_matches", same},
+                                         {"damage", reader.damage()}};
+    std::printf("%s\n", json.dump(2).c_str());
+    return good ? kExitDone : kExitFailed;
+  }
+  for (const std::string& sentence : reader.damage()) std::printf("%s\n", sentence.c_str());
+  if (!same) std::printf("%s: the events are not those that were recorded\n", arguments.input.c_str());
+  std::printf("%s: %llu blocks, %llu events of which %llu are readable", arguments.input.c_str(),
+              static_cast<unsigned long long>(summary.block_count), static_cast<unsigned long long>(summary.event_count), static_cast<unsigned long long>(read));
+  if (summary.lost_events > unreadable) std::printf("; %llu were lost while recording", static_cast<unsigned long long>(summary.lost_events - unreadable));
+  std::printf("; %s\n", summary.ended_at_limit ? "ended at its size limit" : summary.complete ? "complete" : "not finished");
+  return good ? kExitDone : kExitFailed;
+}
+
+}  // namespace
+
+void AddVerify(CLI::App& program, int& status) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = program.add_subcommand("verify", "Check every byte of a trace and say what is lost");
+  command->add_option("trace", arguments->input, "The trace file")->required();
+  command->add_option("--format", arguments->format, "text or json")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  command->footer(
+      "Exits 0 if nothing is damaged (a recording that was killed may still be whole as far as it goes), else 1.\n"
+      "Examples:\n"
+      "  heaptape verify guard.tape\n"
+      "  heaptape verify --format json guard.tape | jq .damage");
+  command->callback([arguments, &status] {
+    const auto result = Verify(*arguments);
+    status = result.ok() ? *result : Fail(result.status());
+  });
+}
+
+}  // namespace heaptape::commands

@@ -1,0 +1,34 @@
+// Copies a trace, or a part of it, into another: the ground of pack, cut and scrub.
+
+#ifndef HEAPTAPE_TRACES_TRANSCRIBE_H_
+#define HEAPTAPE_TRACES_TRANSCRIBE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+
+#include "absl/status/status.h"
+#include "traces/trace_reader.h"
+#include "traces/trace_writer.h"
+
+namespace heaptape {
+
+struct TranscribeOptions {
+  // The copy begins with the live threads and objects of this moment, and its time with 0.
+  std::uint64_t from_ns = 0;
+  std::uint64_t to_ns = ~std::uint64_t{0};  // events of this moment and later are left out
+  std::function<std::uint64_t(std::uint64_t)> size;  // what to write for a requested size; empty: the same
+  bool keep_stacks = true;       // and the modules they name
+  const std::atomic<bool>* cancelled = nullptr;
+  std::function<void(std::uint64_t events_read)> progress;
+};
+
+// Reads `reader` from its start (or the last checkpoint before `from_ns`) and appends to `writer`, which
+// must be new. Objects are numbered anew; side records follow their objects and times, and those of
+// objects outside the copy are left out. Memory: 40 bytes a live object and the side records. Does not
+// Finish().
+absl::Status Transcribe(TraceReader& reader, TraceWriter& writer, const TranscribeOptions& options = {});
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_TRACES_TRANSCRIBE_H_
