@@ -294,6 +294,25 @@ const char* EndReasonText(EndReason reason) {
   return "";
 }
 
+// A service's restarts must not write over one another: %t is the time of the start, %p the process id.
+std::string ExpandName(std::string path, pid_t target) {
+  char time_text[32];
+  const time_t now = time(nullptr);
+  tm parts;
+  std::strftime(time_text, sizeof(time_text), "%Y%m%dT%H%M%SZ", gmtime_r(&now, &parts));
+  for (std::size_t at = 0; (at = path.find('%', at)) != std::string::npos;) {
+    const char letter = at + 1 < path.size() ? path[at + 1] : '\0';
+    const std::string value = letter == 't' ? time_text : letter == 'p' ? absl::StrCat(target) : letter == '%' ? "%" : "";
+    if (value.empty()) {
+      ++at;
+      continue;
+    }
+    path.replace(at, 2, value);
+    at += value.size();
+  }
+  return path;
+}
+
 class Writer {
  public:
   Writer(Region* regions, pid_t target) : regions_(regions), region_(regions), target_(target), session_(getsid(target)) {}
@@ -310,7 +329,9 @@ class Writer {
                                    "Build it without, or with the allocator as a shared library."));
     }
     RecordingOptions recording_options;
-    recording_options.path = region_->output;
+    recording_options.path = ExpandName(region_->output, target_);
+    if (recording_options.path.size() >= sizeof(region_->output)) Refuse(region_, "the output's name is too long.");
+    std::memcpy(region_->output, recording_options.path.c_str(), recording_options.path.size() + 1);
     recording_options.compression_level = static_cast<int>(options.compression_level);
     recording_options.segment_bytes = options.segment_bytes;
     recording_options.segment_ns = options.segment_seconds * kSecond;

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "recorder/launch.h"
+#include "recorder/service.h"
 #include "replayer/commands/commands.h"
 
 namespace heaptape::commands {
@@ -24,6 +25,9 @@ struct RecordArguments {
   RecorderOptions recorder;
   bool no_big_blocks = false;
   bool verbose = false;
+  std::string service;
+  bool install = false;
+  bool remove = false;
 };
 
 std::string DefaultOutput(const std::string& program) {
@@ -71,7 +75,45 @@ void Tell(const LaunchResult& result, bool verbose) {
   }
 }
 
+// Shows what would be written; writes or takes it away only when told to.
+int RunService(const RecordArguments& arguments) {
+  ServiceOptions options;
+  options.unit = arguments.service;
+  options.preload_path = PartPath("libheaptape.so");
+  options.recorder = arguments.recorder;
+  // A relay matters more than its recording: short waits, a bounded disk.
+  const RecorderOptions defaults;
+  if (options.recorder.max_wait_ns == defaults.max_wait_ns) options.recorder.max_wait_ns = 2'000'000'000;
+  if (options.recorder.max_total_wait_ns == 0) options.recorder.max_total_wait_ns = 600'000'000'000;
+  if (options.recorder.segment_seconds == 0 && options.recorder.segment_bytes == 0) options.recorder.segment_seconds = 86400;
+  if (options.recorder.total_bytes == 0) options.recorder.total_bytes = std::uint64_t{4} << 30;
+  if (options.recorder.min_free_bytes == defaults.min_free_bytes) options.recorder.min_free_bytes = std::uint64_t{1} << 30;
+  const absl::StatusOr<ServicePlan> plan = PlanService(options);
+  if (!plan.ok()) return Fail(plan.status());
+  if (arguments.remove) {
+    if (absl::Status status = RemoveService(*plan); !status.ok()) return Fail(status);
+    std::fprintf(stderr, "heaptape: removed %s. Now run:\n", plan->drop_in_path.c_str());
+  } else {
+    std::printf("# %s\n%s", plan->drop_in_path.c_str(), plan->drop_in.c_str());
+    if (!plan->apparmor_path.empty()) std::printf("\n# %s, added:\n%s", plan->apparmor_path.c_str(), plan->apparmor_rules.c_str());
+    if (!arguments.install) {
+      std::fputs("heaptape: nothing was written. Add --install to write this.\n", stderr);
+      return kExitDone;
+    }
+    if (absl::Status status = InstallService(*plan); !status.ok()) return Fail(status);
+    std::fputs("heaptape: written. Now run:\n", stderr);
+  }
+  for (const std::string& command : plan->next_commands) std::fprintf(stderr, "  %s\n", command.c_str());
+  return kExitDone;
+}
+
 int Run(const RecordArguments& arguments) {
+  if (!arguments.service.empty()) return RunService(arguments);
+  if (arguments.command.empty() || arguments.install || arguments.remove) {
+    return Fail(absl::InvalidArgumentError(arguments.command.empty()
+                                               ? "record: no program given. Give it and its arguments after --."
+                                               : "record: --install and --remove belong to --service."));
+  }
   LaunchOptions options;
   options.preload_path = PartPath("libheaptape.so");
   options.output = arguments.output.empty() ? DefaultOutput(arguments.command[0]) : arguments.output;
@@ -130,14 +172,19 @@ void AddRecord(CLI::App& program, int& status) {
   command->add_flag("--suspended", recorder.suspended, "Begin only with `heaptape ctl PID start`");
   command->add_flag("--children", recorder.children,
                     "Record forked children and executed programs too, as NAME.PID.tape; a forked one begins with its parent's live set");
+  command->add_option("--service", arguments->service,
+                      "Show the systemd drop-in (and AppArmor rule) that records this unit, e.g. tor@default");
+  command->add_flag("--install", arguments->install, "With --service: write them");
+  command->add_flag("--remove", arguments->remove, "With --service: take them away again");
   command->add_flag("--no-touched-pages", arguments->no_big_blocks, "Do not record which pages of large blocks are used");
   command->add_flag("-v,--verbose", arguments->verbose, "Say what was recorded, with all figures");
-  command->add_option("command", arguments->command, "The program and its arguments, after --")->required();
+  command->add_option("command", arguments->command, "The program and its arguments, after --");
   command->footer(
       "The program's own status is returned, 128 + N if signal N ended it; 1 if nothing could be recorded.\n"
       "Examples:\n"
       "  heaptape record -o guard.tape -- tor -f torrc\n"
       "  heaptape record --segment-time 1d --total-size 2GB -o relay.tape -- tor -f torrc\n"
+      "  heaptape record --service tor@default --install      from the relay's next restart on\n"
       "  LD_PRELOAD=libmimalloc.so.2 heaptape record -- redis-server    record it on top of another allocator");
   command->callback([arguments, &status] { status = Run(*arguments); });
 }
