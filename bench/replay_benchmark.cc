@@ -101,6 +101,7 @@ void CompareWithBareLoop(const Arguments& arguments, const Folder& folder, const
               static_cast<unsigned long long>(calls), static_cast<unsigned long long>(arguments.live), "allocator", "bare",
               "engine", "added", "with touch");
   for (const ResolvedAllocator& allocator : *allocators) {
+    if (!allocator.loader_path.empty()) continue;  // the bare loop runs under the system's C library
     std::uint64_t bare = ~0ull, engine = ~0ull, touching = ~0ull;
     for (int round = 0; round < arguments.rounds; ++round) {
       bare = std::min(bare, BareLoopNs(allocator, raw));
