@@ -42,6 +42,7 @@ class CoarseReader : public TraceReader {
     return block;
   }
   absl::Status Seek(std::uint64_t event) override { return reader_.Seek(event); }
+  absl::Status SeekTime(std::uint64_t time_ns) override { return reader_.SeekTime(time_ns); }
   absl::StatusOr<std::vector<ResidentSample>> ReadResident() override { return reader_.ReadResident(); }
   absl::StatusOr<std::vector<TouchRecord>> ReadTouched() override { return reader_.ReadTouched(); }
   absl::StatusOr<std::vector<StackSample>> ReadStacks() override { return reader_.ReadStacks(); }
