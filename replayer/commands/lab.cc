@@ -51,7 +51,11 @@ std::atomic<bool> lab_interrupted = false;
 void CatchLabInterrupts() {
   struct sigaction action = {};
   action.sa_handler = [](int) { lab_interrupted = true; };
-  for (int number : {SIGINT, SIGTERM, SIGHUP}) sigaction(number, &action, nullptr);
+  for (int number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction before = {};
+    sigaction(number, &action, &before);
+    if (before.sa_handler == SIG_IGN) sigaction(number, &before, nullptr);  // as nohup wants it
+  }
   signal(SIGPIPE, SIG_IGN);
 }
 

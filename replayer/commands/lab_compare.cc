@@ -94,7 +94,7 @@ struct Row {
     for (const Judged& one : live) sum += one.mean;
     return live.empty() ? 0 : sum / static_cast<double>(live.size());
   }
-  // Half the distance of the live relays farthest apart, as a share of their mean.
+  // The distance of the live relays farthest apart, as a share of their mean.
   double Spread() const {
     if (live.size() < 2) return 0;
     const auto [low, high] = std::minmax_element(live.begin(), live.end(), [](const Judged& a, const Judged& b) { return a.mean < b.mean; });
@@ -175,12 +175,12 @@ absl::Status RunLive(const CompareFlags& flags, Teller& teller) {
     }
   }
 
-  const double seconds = flags.minutes * 60;
+  double seconds = flags.minutes * 60;
   std::unique_ptr<lab::Load> load;
   for (auto next = start; ; next += std::chrono::seconds(2)) {
     const double gone = std::chrono::duration<double>(Clock::now() - start).count();
+    if (lab_interrupted) seconds = std::min(seconds, gone);
     if (gone >= seconds) break;
-    if (lab_interrupted) return absl::CancelledError("interrupted");
     bool all_serving = true;
     for (std::size_t i = 0; i < guards.size(); ++i) {
       if (guards[i]->Ended()) {
@@ -203,13 +203,17 @@ absl::Status RunLive(const CompareFlags& flags, Teller& teller) {
                static_cast<std::uint64_t>(seconds), "s");
     std::this_thread::sleep_until(next + std::chrono::seconds(2));
   }
+  if (!load && lab_interrupted) return absl::CancelledError("interrupted");
   if (!load) return absl::DeadlineExceededError("not all relays stood in the consensus in this time; give it more --minutes");
   load.reset();
+  // Kept before anything else can fail: it cannot be had again.
+  if (absl::Status status = WriteWhole(flags.output + "/live.json", ToJson(relays, seconds).dump()); !status.ok()) return status;
   teller.Say("relays: ending", 0, 0, "");
   for (const auto& guard : guards) {
     if (absl::Status status = guard->Stop(); !status.ok()) return status;
   }
-  return WriteWhole(flags.output + "/live.json", ToJson(relays, seconds).dump());
+  if (!lab_interrupted) return absl::OkStatus();
+  return absl::CancelledError(absl::StrCat("interrupted; what was measured is kept, judge it with: heaptape lab compare --replay-only --output ", flags.output));
 }
 
 std::vector<std::size_t> Ranking(const std::vector<Row>& rows, bool live) {

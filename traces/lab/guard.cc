@@ -122,11 +122,16 @@ absl::Status Guard::Stop() {
   if (Ended()) {
     return absl::InternalError(absl::StrCat("relay guard", place_, " ended by itself; see ", network_.GuardDirectory(place_), "/log"));
   }
-  const pid_t tor = TorProcess();
-  kill(tor > 0 ? tor : child_, SIGTERM);
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(kStopPatienceSeconds);
-  while (!Ended()) {
-    if (std::chrono::steady_clock::now() > deadline) {
+  const auto start = std::chrono::steady_clock::now();
+  for (int asked = 0; !Ended();) {
+    const auto waited = std::chrono::steady_clock::now() - start;
+    // Asked again where the relay was too busy to hear: tor takes a second time for the first.
+    if (waited >= std::chrono::seconds(10 * asked)) {
+      const pid_t tor = TorProcess();
+      kill(tor > 0 ? tor : child_, SIGTERM);
+      ++asked;
+    }
+    if (waited > std::chrono::seconds(kStopPatienceSeconds)) {
       return absl::DeadlineExceededError(absl::StrCat("relay guard", place_, " does not end; see ", network_.GuardDirectory(place_), "/log"));
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
