@@ -25,6 +25,7 @@ class MemoryTraceReader : public TraceReader {
     return block;
   }
   absl::Status Seek(std::uint64_t) override { return absl::UnimplementedError("not needed here"); }
+  absl::Status SeekTime(std::uint64_t) override { return absl::UnimplementedError("a memory trace has no checkpoints"); }
   absl::StatusOr<std::vector<ResidentSample>> ReadResident() override { return std::vector<ResidentSample>(); }
   absl::StatusOr<std::vector<TouchRecord>> ReadTouched() override { return trace_.touched_; }
   absl::StatusOr<std::vector<StackSample>> ReadStacks() override { return std::vector<StackSample>(); }
