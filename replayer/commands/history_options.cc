@@ -207,7 +207,7 @@ absl::StatusOr<std::unique_ptr<HistorySession>> HistorySession::Open(const Histo
     return run;
   };
   const auto failed_checks = [&cancelled, family = choice->family](const ResolvedAllocator& allocator) -> absl::StatusOr<std::vector<std::string>> {
-    const absl::StatusOr<LibraryFacts> facts = AskLibrary(allocator, FindFamily(family.name), {.conformance = true, .cancelled = &cancelled});
+    const absl::StatusOr<LibraryFacts> facts = AskLibrary(allocator, FindFamily(family.name), {.conformance = true, .cache_folder = DefaultCacheFolder(), .cancelled = &cancelled});
     if (!facts.ok()) return facts.status();
     std::vector<std::string> failed;
     for (const ConformanceCheck& check : facts->checks) {
