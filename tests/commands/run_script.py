@@ -19,7 +19,7 @@ import tempfile
 def run(script, bin_dir, tests_dir):
     folder = tempfile.mkdtemp(prefix="heaptape-script-")
     try:
-        environment = {"PATH": f"{bin_dir}:{tests_dir}:/usr/local/bin:/usr/bin:/bin", "HOME": folder, "XDG_CACHE_HOME": folder + "/.cache",
+        environment = {"PATH": f"{bin_dir}:{tests_dir}:/usr/local/bin:/usr/bin:/bin", "HOME": folder, "XDG_CACHE_HOME": folder + "/cache",
                        "LC_ALL": "C.UTF-8", "TMPDIR": folder, "SCRIPT_DIR": str(script.parent)}
         done = subprocess.run(["sh", str(script)], cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
         found = f"--- stdout\n{done.stdout}--- stderr\n{done.stderr}--- exit status {done.returncode}\n"

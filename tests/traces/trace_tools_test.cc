@@ -195,8 +195,10 @@ TEST_F(TraceToolsTest, ACutBeginsWithWhatIsAliveAndRunsOn) {
   std::uint64_t number = 0;
   for (const Event& event : got)
     if (StartsObject(event)) size_of[number++] = event.size;
-  EXPECT_THAT(*cut->ReadTouched(), testing::Not(IsEmpty()));
-  for (const TouchRecord& record : *cut->ReadTouched()) EXPECT_TRUE(size_of.contains(record.object)) << record.object;
+  const auto touched = cut->ReadTouched();
+  ASSERT_TRUE(touched.ok());
+  EXPECT_THAT(*touched, testing::Not(IsEmpty()));
+  for (const TouchRecord& record : *touched) EXPECT_TRUE(size_of.contains(record.object)) << record.object;
 }
 
 TEST_F(TraceToolsTest, AnEndIsKept) {
