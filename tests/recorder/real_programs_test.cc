@@ -67,7 +67,7 @@ INSTANTIATE_TEST_SUITE_P(
     Debian, RealPrograms,
     ::testing::Values(
         RealProgram{"gxx", "printf '#include <map>\\n#include <string>\\nstd::map<std::string,int> m; int main(){return m[\"a\"];}' > a.cc; "
-                           "RECORD $(g++ -print-prog-name=cc1plus) -quiet -O1 a.cc -o a.s; wc -l < a.s", false, "g++"},
+                           "RECORD $(g++ -print-prog-name=cc1plus) -quiet -imultiarch x86_64-linux-gnu -O1 a.cc -o a.s && wc -l < a.s", false, "g++"},
         RealProgram{"python", kPython, false, "/usr/bin/python3"},
         RealProgram{"git", "git init -q . && echo x > f && git -c user.name=a -c user.email=a@b add f && RECORD git status --short f", false, "git"},
         RealProgram{"sqlite3", "RECORD sqlite3 a.db 'create table t(a,b); with recursive c(x) as (select 1 union all select x+1 from c where "
