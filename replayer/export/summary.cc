@@ -53,7 +53,7 @@ Verdict CommonVerdict(const std::vector<const RunResult*>& runs) {
 }
 
 // What makes two runs the same row: everything but trace and seed.
-using RowKey = std::tuple<std::string, std::string, std::string, std::string, std::string>;
+using RowKey = std::tuple<std::string, std::string, std::string, std::string, std::string, std::string>;
 
 std::string SettingsText(const ReplaySettings& settings) {
   return absl::StrCat(settings.engine, " ", settings.clock, " ", settings.touch, " ", settings.huge_pages, " ",
@@ -61,7 +61,7 @@ std::string SettingsText(const ReplaySettings& settings) {
 }
 
 RowKey KeyOf(const RunResult& run) {
-  return {run.allocator, run.version, TunablesText(run), run.library_path, SettingsText(run.settings)};
+  return {run.allocator, run.version, TunablesText(run), SettingsText(run.settings), run.origin, run.library_path};
 }
 
 using Groups = std::vector<std::pair<RowKey, std::vector<const RunResult*>>>;  // in order of appearance
@@ -118,15 +118,16 @@ SummaryRow RowOf(const std::vector<const RunResult*>& runs) {
   return row;
 }
 
-// Rows that would bear the same name are told apart by their settings, then by their file.
+// Rows that would bear the same name are told apart by what differs between them: their settings, else where
+// the library comes from, else its file.
 void MakeLabelsUnique(std::vector<SummaryRow>& rows, const Groups& groups) {
-  for (const bool by_path : {false, true}) {
-    std::map<std::string, int> uses;
-    for (const SummaryRow& row : rows) ++uses[row.label];
+  const auto differences = {+[](const RowKey& key) { return std::get<3>(key); }, +[](const RowKey& key) { return std::get<4>(key); },
+                            +[](const RowKey& key) { return std::get<5>(key); }};
+  for (const auto difference : differences) {
+    std::map<std::string, std::set<std::string>> values;
+    for (std::size_t i = 0; i < rows.size(); ++i) values[rows[i].label].insert(difference(groups[i].first));
     for (std::size_t i = 0; i < rows.size(); ++i) {
-      if (uses[rows[i].label] < 2) continue;
-      const auto& [allocator, version, tunables, path, settings] = groups[i].first;
-      rows[i].label += absl::StrCat(" (", by_path ? path : settings, ")");
+      if (values[rows[i].label].size() > 1) absl::StrAppend(&rows[i].label, " (", difference(groups[i].first), ")");
     }
   }
 }

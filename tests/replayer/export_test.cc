@@ -96,6 +96,25 @@ TEST(SummaryTest, BaselineIsFoundByNameOrRefusedWithTheNamesThereAre) {
   EXPECT_THAT(std::string(unknown.status().message()), HasSubstr("glibc 2.36, "));
 }
 
+TEST(SummaryTest, RowsOfTheSameNameSayWhatTellsThemApart) {
+  auto reports = OneTrace();
+  RunResult other = reports[0].runs[0];
+  other.origin = "built from v2";
+  other.library_path += ".2";
+  reports[0].runs.push_back(other);
+  const auto labels = [&] {
+    std::vector<std::string> labels;
+    const auto summaries = Summarize(reports, {.sort = SortKey::kName});
+    for (const SummaryRow& row : summaries->front().rows) labels.push_back(row.label);
+    return labels;
+  };
+  EXPECT_THAT(labels(), testing::IsSupersetOf({"glibc 2.36 (Debian package)", "glibc 2.36 (built from v2)"}));
+  reports[0].runs.back().origin = "Debian package";
+  EXPECT_THAT(labels(), testing::Contains("glibc 2.36 (/usr/lib/x86_64-linux-gnu/libglibc.so.2)"));
+  reports[0].runs.back().settings.touch = "full";
+  EXPECT_THAT(labels(), testing::Contains("glibc 2.36 (fast virtual full off 4)"));
+}
+
 TEST(SummaryTest, PoolWeighsEveryTraceTheSame) {
   const auto summaries = Summarize(Fleet(), {.baseline = "glibc"});
   ASSERT_TRUE(summaries.ok()) << summaries.status();

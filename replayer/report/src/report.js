@@ -24,13 +24,19 @@ function tunablesOf(run) {
 
 // The rows of a summary with their runs and a colour that is the same in every chart and view.
 const colours = new Map();
+// Rows of the same name bear in brackets what tells them apart (summary.cc).
+function saysWhich(label, run) {
+  const settings = `${run.settings.engine} ${run.settings.clock} ${run.settings.touch} ${run.settings.huge_pages} ${run.settings.cpu_count}`;
+  return [settings, run.origin, run.library_path].some((text) => label.includes(` (${text})`));
+}
+
 function rowsOf(summary) {
   return summary.rows.map((row) => {
     if (!colours.has(row.label)) colours.set(row.label, charts.colourOf(colours.size));
     const twins = summary.rows.filter((other) => other.allocator === row.allocator && other.version === row.version && other.tunables === row.tunables);
     const runs = results.runs.filter((run) => run.error === null && run.allocator === row.allocator && run.version === row.version &&
       tunablesOf(run) === row.tunables && (summary.trace === null || run.trace === summary.trace) &&
-      (twins.length === 1 || row.label.includes(run.library_path) || row.label.includes(`${run.settings.engine} ${run.settings.clock} ${run.settings.touch} ${run.settings.huge_pages} ${run.settings.cpu_count}`)));
+      (twins.length === 1 || saysWhich(row.label, run)));
     return { ...row, run_count: row.runs, runs, colour: colours.get(row.label) };
   });
 }
