@@ -51,7 +51,7 @@ class Reader final : public TraceReader {
     BlockHeader header;
     if (!magic && (bytes_.size() < format::kFileHeadBytes ||
                    !format::ParseHeader(bytes_.subspan(format::kFileHeadBytes), header)))
-      return absl::InvalidArgumentError(absl::StrCat(name_, ": not a heaptape trace"));
+      return absl::InvalidArgumentError(absl::StrCat(name_, ": not a heaptape trace; make one with heaptape record"));
     if (!magic) {
       Damage(0, "the first bytes are damaged");
     } else if (const unsigned major = bytes_[8] | bytes_[9] << 8; major != format::kVersionMajor) {
@@ -477,7 +477,7 @@ absl::StatusOr<std::unique_ptr<TraceReader>> TraceReader::Open(const std::string
   struct stat status;
   if (fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode) || status.st_size == 0) {
     close(descriptor);
-    return absl::InvalidArgumentError(absl::StrCat(path, ": not a heaptape trace"));
+    return absl::InvalidArgumentError(absl::StrCat(path, ": not a heaptape trace; make one with heaptape record"));
   }
   const auto size = static_cast<std::size_t>(status.st_size);
   void* const mapping = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
