@@ -92,6 +92,8 @@ void NetworkFlags::Add(CLI::App& command) {
 
 void LoadFlags::Add(CLI::App& command) {
   command.add_option("--streams", options.streams, "Streams open at a time through circuits")->check(CLI::Range(0, 1000))->capture_default_str();
+  command.add_option("--connections", options.connections, "Clients' connections held to each relay under test, with a circuit each")
+      ->check(CLI::Range(0, 5000))->capture_default_str();
   command.add_option("--requests", options.directory_requests_per_second, "Directory requests a second to each relay under test")
       ->check(CLI::Range(0.0, 1000.0))->capture_default_str();
 }
@@ -148,7 +150,7 @@ absl::Status RunGuard(const NetworkState& network, lab::Guard& guard, const Load
     if (lab_interrupted) return absl::CancelledError("interrupted");
     if (guard.Ended()) return absl::InternalError(absl::StrCat("the relay ended; see ", network.GuardDirectory(guard.place()), "/log"));
     if (!load && Clock::now() >= next_check) {
-      if (guard.Serving()) load = lab::Load::Start(network, {guard.directory_port()}, load_flags.options);
+      if (guard.Serving()) load = lab::Load::Start(network, {guard.ports()}, load_flags.options);
       next_check = Clock::now() + std::chrono::seconds(1);
     }
     teller.Say(load ? "relay: under load" : "relay: starting", static_cast<std::uint64_t>(gone), static_cast<std::uint64_t>(seconds), "s");
@@ -162,9 +164,10 @@ absl::Status RunGuard(const NetworkState& network, lab::Guard& guard, const Load
 void PrintCounts(const lab::LoadCounts& counts) {
   std::string encodings;
   for (const auto& [name, count] : counts.encodings) absl::StrAppend(&encodings, encodings.empty() ? "" : ", ", name, " ", count);
-  absl::FPrintF(stderr, "streams: %d (%.1f MB), %d failed; directory requests: %d (%.1f MB; %s), %d diffs, %d failed\n", counts.streams,
+  absl::FPrintF(stderr, "streams: %d (%.1f MB), %d failed; directory requests: %d (%.1f MB; %s), %d diffs, %d failed; connections: %d, %d of them open\n", counts.streams,
                 static_cast<double>(counts.stream_bytes) / 1e6, counts.streams_failed, counts.directory_requests,
-                static_cast<double>(counts.directory_bytes) / 1e6, encodings, counts.diffs, counts.directory_failed);
+                static_cast<double>(counts.directory_bytes) / 1e6, encodings, counts.diffs, counts.directory_failed, counts.connections,
+                counts.connections_open);
 }
 
 // Brings a network up if need be, runs one relay in it, recorded into `tape`.
@@ -183,7 +186,7 @@ absl::Status RecordGuard(const NetworkFlags& network_flags, const LoadFlags& loa
   if (!guard.ok()) return guard.status();
   lab::LoadCounts counts;
   LoadFlags load = load_flags;
-  if (guard_flags.quiet) load.options = {.streams = 0, .directory_requests_per_second = 0};
+  if (guard_flags.quiet) load.options = {.streams = 0, .directory_requests_per_second = 0, .connections = 0};
   if (absl::Status status = RunGuard(network->state(), **guard, load, seconds, teller, counts); !status.ok()) return status;
   const absl::StatusOr<lab::GuardMemory> memory = (*guard)->ReadMemory();
   teller.Say("relay: ending", 0, 0, "");
@@ -306,10 +309,10 @@ void AddLoad(CLI::App& lab_command, int& status) {
       status = Fail(state.status());
       return;
     }
-    std::vector<lab::Endpoint> relays;
+    std::vector<lab::RelayPorts> relays;
     for (int place = 1; place <= lab::kGuardPlaces; ++place) {
-      const lab::Endpoint relay = state->GuardDirectoryPort(place);
-      if (lab::Ask(relay, lab::GetRequest("/tor/keys/all"), 5000).ok()) relays.push_back(relay);
+      const lab::RelayPorts relay = state->GuardPorts(place);
+      if (lab::Ask(relay.directory, lab::GetRequest("/tor/keys/all"), 5000).ok()) relays.push_back(relay);
     }
     if (relays.empty()) relays.push_back(state->SpareRelay());
     Teller teller;
@@ -401,6 +404,7 @@ void AddLab(CLI::App& program, int& status) {
   AddLoad(*command, status);
   AddLabRecord(*command, status);
   AddLabCompare(*command, status);
+  AddLabDays(*command, status);
   AddDown(*command, status);
   AddDemo(*command, status);
 }

@@ -77,6 +77,7 @@ void UseAllocator(const ResolvedAllocator& allocator, lab::GuardOptions& guard);
 absl::StatusOr<ResolvedAllocator> OneAllocator(const std::string& specification);
 
 void AddLabCompare(CLI::App& lab_command, int& status);
+void AddLabDays(CLI::App& lab_command, int& status);
 
 }  // namespace heaptape::commands
 

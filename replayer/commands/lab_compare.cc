@@ -195,9 +195,9 @@ absl::Status RunLive(const CompareFlags& flags, Teller& teller) {
       if (!load && all_serving && !guards[i]->Serving()) all_serving = false;
     }
     if (!load && all_serving) {
-      std::vector<lab::Endpoint> endpoints;
-      for (const auto& guard : guards) endpoints.push_back(guard->directory_port());
-      load = lab::Load::Start(state, endpoints, flags.load.options);
+      std::vector<lab::RelayPorts> ports;
+      for (const auto& guard : guards) ports.push_back(guard->ports());
+      load = lab::Load::Start(state, ports, flags.load.options);
     }
     teller.Say(absl::StrCat(guards.size(), load ? " relays: under load" : " relays: starting"), static_cast<std::uint64_t>(gone),
                static_cast<std::uint64_t>(seconds), "s");

@@ -44,15 +44,20 @@ absl::StatusOr<std::unique_ptr<Guard>> Guard::Start(const NetworkState& network,
     at = end;
   }
   absl::StrAppend(&torrc, "Nickname ", name, "\nDataDirectory ", folder, "\nPidFile ", folder, "/pid\nAddress ", network.GuardAddress(options.place),
-                  "\nORPort ", network.GuardOrPort(options.place).ToString(), "\nDirPort ", guard->directory_port().ToString(), "\nNumCPUs ", options.cpus,
+                  "\nORPort ", guard->ports_.link.ToString(), "\nDirPort ", guard->ports_.directory.ToString(), "\nNumCPUs ", options.cpus,
                   "\nSocksPort 0\nExitPolicy reject *:*\n__DisablePredictedCircuits 1\nMaxConsensusAgeForDiffs 10 hours\n"
                   "__OwningControllerProcess ", getpid(), "\n");
   // An operator's own line comes instead of ours.
-  for (const std::string& line : options.torrc) {
-    const std::string option = absl::StrCat("\n", line.substr(0, line.find(' ')), " ");
-    const std::size_t at = torrc.find(option);
+  const auto leave_out = [&](const std::string& option) {
+    const std::size_t at = torrc.find(absl::StrCat("\n", option, " "));
     if (at != std::string::npos) torrc.erase(at + 1, torrc.find('\n', at + 1) - at);
+  };
+  for (const std::string& line : options.torrc) {
+    leave_out(line.substr(0, line.find(' ')));
     absl::StrAppend(&torrc, line, "\n");
+    if (line != "DirCache 0") continue;
+    leave_out("DirPort");  // tor refuses one without the other
+    guard->ports_.directory.port = 0;
   }
   std::ofstream file(folder + "/torrc");
   file << torrc;
@@ -97,7 +102,7 @@ bool Guard::Ended() {
 }
 
 bool Guard::Serving() const {
-  const absl::StatusOr<HttpReply> reply = Ask(directory_port(), GetRequest("/tor/status-vote/current/consensus-microdesc"), 10'000);
+  const absl::StatusOr<HttpReply> reply = Ask(ports_.directory.port ? ports_.directory : network_.Authority(1), GetRequest("/tor/status-vote/current/consensus-microdesc"), 10'000);
   return reply.ok() && reply->status == 200 && reply->body.find(absl::StrCat("\nr guard", place_, " ")) != std::string::npos;
 }
 

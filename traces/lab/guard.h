@@ -40,11 +40,11 @@ class Guard {
   Guard(const Guard&) = delete;
   Guard& operator=(const Guard&) = delete;
 
-  Endpoint directory_port() const { return network_.GuardDirectoryPort(place_); }
+  RelayPorts ports() const { return ports_; }
   int place() const { return place_; }
   // Has it ended by itself?
   bool Ended();
-  // It answers directory requests with a consensus and stands in it.
+  // It stands in the consensus, and hands that out unless it keeps no directory.
   bool Serving() const;
   // NotFound once it has ended.
   absl::StatusOr<GuardMemory> ReadMemory() const;
@@ -52,11 +52,12 @@ class Guard {
   absl::Status Stop();
 
  private:
-  Guard(const NetworkState& network, int place) : network_(network), place_(place) {}
+  Guard(const NetworkState& network, int place) : network_(network), place_(place), ports_(network.GuardPorts(place)) {}
   pid_t TorProcess() const;
 
   NetworkState network_;
   int place_;
+  RelayPorts ports_;
   pid_t child_ = 0;
 };
 

@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "traces/lab/http.h"
 #include "traces/lab/keys.h"
+#include "traces/lab/link.h"
 
 namespace heaptape::lab {
 namespace {
@@ -24,6 +25,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int kStreamTimeoutMs = 60'000;
 constexpr int kDirectoryTimeoutMs = 60'000;
+constexpr double kConnectionMeanSeconds = 180;  // tor clients close what they have not used for some minutes
+constexpr double kConnectionHaste = 3;          // times the rate that would just replace those that go
 constexpr std::size_t kOldConsensuses = 8;     // diffs are asked from these
 constexpr std::size_t kDigestsPerRequest = 96;  // as tor clients do
 constexpr const char* kEncodings[] = {"identity", "deflate", "gzip", "x-zstd", "x-tor-lzma"};
@@ -58,9 +61,9 @@ Consensus ParseConsensus(const std::string& text) {
 
 class RunningLoad final : public Load {
  public:
-  RunningLoad(const NetworkState& network, const std::vector<Endpoint>& relays, const LoadOptions& options)
+  RunningLoad(const NetworkState& network, const std::vector<RelayPorts>& relays, const LoadOptions& options)
       : network_(network), options_(options) {
-    for (const Endpoint& relay : relays) relays_.push_back({relay, Clock::now()});
+    for (const RelayPorts& relay : relays) relays_.push_back({relay, Clock::now(), Clock::now(), 0});
     thread_ = std::thread([this] { Run(); });
   }
   ~RunningLoad() override {
@@ -74,8 +77,14 @@ class RunningLoad final : public Load {
 
  private:
   struct Relay {
-    Endpoint directory;
-    Clock::time_point next_request;
+    RelayPorts ports;
+    Clock::time_point next_request, next_connection;
+    int connections;
+  };
+  struct Held {
+    std::unique_ptr<Link> link;
+    Relay* relay;
+    bool counted = false;
   };
   struct Going {
     std::unique_ptr<Exchange> exchange;
@@ -90,8 +99,15 @@ class RunningLoad final : public Load {
       Begin();
       waited.clear();
       for (const Going& going : going_) waited.push_back({going.exchange->descriptor(), going.exchange->wanted(), 0});
+      for (const Held& held : held_) waited.push_back({held.link->descriptor(), held.link->wanted(), 0});
       poll(waited.data(), waited.size(), 20);
-      for (std::size_t i = going_.size(); i-- > 0;) {
+      const std::size_t exchanges = going_.size();
+      for (std::size_t i = held_.size(); i-- > 0;) {
+        if (Hold(held_[i], waited[exchanges + i].revents)) continue;
+        --held_[i].relay->connections;
+        held_.erase(held_.begin() + static_cast<std::ptrdiff_t>(i));
+      }
+      for (std::size_t i = exchanges; i-- > 0;) {
         if (!going_[i].exchange->Advance(waited[i].revents)) continue;
         Count(going_[i], going_[i].exchange->Finish());
         going_.erase(going_.begin() + static_cast<std::ptrdiff_t>(i));
@@ -114,12 +130,32 @@ class RunningLoad final : public Load {
       next_stream_ = now + std::chrono::milliseconds(static_cast<int>(300 * Uniform()));
     }
     for (Relay& relay : relays_) {
-      if (options_.directory_requests_per_second <= 0 || now < relay.next_request) continue;
-      // Independent clients come at exponentially distributed intervals.
-      relay.next_request = now + std::chrono::microseconds(static_cast<std::int64_t>(
-                                     -std::log(1 - Uniform()) * 1e6 / options_.directory_requests_per_second));
-      going_.push_back(DirectoryRequest(relay.directory));
+      if (relay.connections < options_.connections && now >= relay.next_connection) {
+        held_.push_back({std::make_unique<Link>(link_context_, relay.ports.link, now + Exponential(kConnectionMeanSeconds)), &relay});
+        ++relay.connections;
+        relay.next_connection = now + Exponential(kConnectionMeanSeconds / options_.connections / kConnectionHaste);
+      }
+      if (relay.ports.directory.port == 0 || options_.directory_requests_per_second <= 0 || now < relay.next_request) continue;
+      relay.next_request = now + Exponential(1 / options_.directory_requests_per_second);
+      going_.push_back(DirectoryRequest(relay.ports.directory));
     }
+  }
+
+  // Independent clients come, and go, at exponentially distributed intervals.
+  std::chrono::microseconds Exponential(double mean_seconds) {
+    return std::chrono::microseconds(static_cast<std::int64_t>(-std::log(1 - Uniform()) * 1e6 * mean_seconds));
+  }
+
+  // False: the connection is over.
+  bool Hold(Held& held, short ready) {
+    const bool open = held.link->Advance(ready);
+    const bool serves = open && held.link->established();
+    if (serves == held.counted) return open;
+    const std::lock_guard lock(mutex_);
+    if (serves) ++counts_.connections;
+    counts_.connections_open += serves ? 1 : -1;
+    held.counted = serves;
+    return open;
   }
 
   Going DirectoryRequest(const Endpoint& directory) {
@@ -191,6 +227,8 @@ class RunningLoad final : public Load {
   LoadOptions options_;
   std::vector<Relay> relays_;
   std::vector<Going> going_;
+  LinkContext link_context_;
+  std::vector<Held> held_;
   std::deque<Consensus> consensuses_;
   Clock::time_point consensus_time_;
   Clock::time_point next_stream_;
@@ -203,7 +241,7 @@ class RunningLoad final : public Load {
 
 }  // namespace
 
-std::unique_ptr<Load> Load::Start(const NetworkState& network, const std::vector<Endpoint>& relays, const LoadOptions& options) {
+std::unique_ptr<Load> Load::Start(const NetworkState& network, const std::vector<RelayPorts>& relays, const LoadOptions& options) {
   return std::make_unique<RunningLoad>(network, relays, options);
 }
 

@@ -51,6 +51,7 @@ constexpr std::uint32_t kRealBandwidth = 2'000'000;
 constexpr std::uint32_t kSpareGuardBandwidth = 50'000;
 
 std::string Address(int instance, int kind, int number) { return absl::StrCat("127.", instance, ".", kind, ".", number); }
+RelayPorts Ports(const std::string& address) { return {.link = {address, kOrPort}, .directory = {address, kDirectoryPort}}; }
 enum Kind { kServices = 0, kAuthorities = 1, kExits = 2, kRelays = 3, kGuards = 4, kClients = 5, kQuiet = 6 };
 
 absl::Status WriteFile(const std::string& path, const std::string& text) {
@@ -488,9 +489,8 @@ class Supervisor {
 
 Endpoint NetworkState::Authority(int number) const { return {Address(instance, kAuthorities, number), kDirectoryPort}; }
 Endpoint NetworkState::Client(int number) const { return {Address(instance, kClients, number), kSocksPort}; }
-Endpoint NetworkState::SpareRelay() const { return {Address(instance, kRelays, 1), kDirectoryPort}; }
-Endpoint NetworkState::GuardDirectoryPort(int place) const { return {GuardAddress(place), kDirectoryPort}; }
-Endpoint NetworkState::GuardOrPort(int place) const { return {GuardAddress(place), kOrPort}; }
+RelayPorts NetworkState::SpareRelay() const { return Ports(Address(instance, kRelays, 1)); }
+RelayPorts NetworkState::GuardPorts(int place) const { return Ports(GuardAddress(place)); }
 Endpoint NetworkState::FileServerEndpoint() const { return {Address(instance, kServices, 2), kFilePort}; }
 std::string NetworkState::GuardAddress(int place) const { return Address(instance, place < kFirstQuietPlace ? kGuards : kQuiet, place); }
 std::string NetworkState::GuardDirectory(int place) const {

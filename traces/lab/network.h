@@ -38,6 +38,12 @@ inline constexpr int kGuardPlaces = 32;
 // has only the directory's own traffic.
 inline constexpr int kFirstQuietPlace = 25;
 
+// Where a relay is reached.
+struct RelayPorts {
+  Endpoint link;       // its ORPort
+  Endpoint directory;  // port 0: it has none
+};
+
 // What others need to know of a network that is up. Kept in DIRECTORY/lab.json.
 struct NetworkState {
   NetworkOptions options;
@@ -51,10 +57,9 @@ struct NetworkState {
   Endpoint Authority(int number) const;  // directory port; numbers from 1
   Endpoint Client(int number) const;     // SOCKS port
   Endpoint FileServerEndpoint() const;
-  Endpoint SpareRelay() const;           // directory port of a relay that is always there
+  RelayPorts SpareRelay() const;         // a relay that is always there
   std::string GuardAddress(int place) const;  // places from 1
-  Endpoint GuardDirectoryPort(int place) const;
-  Endpoint GuardOrPort(int place) const;
+  RelayPorts GuardPorts(int place) const;
   std::string GuardDirectory(int place) const;
   bool Alive() const;
 };

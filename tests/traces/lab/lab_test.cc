@@ -178,8 +178,9 @@ TEST_F(NetworkTest, CarriesLoadThroughAGuardAndLeavesNothing) {
   EXPECT_GE(status->relays_in_consensus, 20 + 3 + 4);  // authorities, exits, the two others, the guard
   EXPECT_EQ(status->tor_processes, 3 + 2 + 2 + 1 + 1);
   {
-    const auto load = Load::Start(state, {(*guard)->directory_port()}, {.streams = 4, .directory_requests_per_second = 20});
+    const auto load = Load::Start(state, {(*guard)->ports()}, {.streams = 4, .directory_requests_per_second = 20, .connections = 40});
     EXPECT_TRUE(Eventually([&] { return load->counts().streams > 3 && load->counts().directory_requests > 40 && load->counts().encodings.size() == 5; }, 120));
+    EXPECT_TRUE(Eventually([&] { return load->counts().connections_open >= 35; }, 120)) << load->counts().connections_open;
     EXPECT_GT(load->counts().stream_bytes, 0u);
   }
   const auto memory = (*guard)->ReadMemory();
