@@ -136,6 +136,15 @@ absl::StatusOr<ResolvedAllocator> OneAllocator(const std::string& specification)
   return found->front();
 }
 
+void PrintCounts(const lab::LoadCounts& counts) {
+  std::string encodings;
+  for (const auto& [name, count] : counts.encodings) absl::StrAppend(&encodings, encodings.empty() ? "" : ", ", name, " ", count);
+  absl::FPrintF(stderr, "streams: %d (%.1f MB), %d failed; directory requests: %d (%.1f MB; %s), %d diffs, %d failed; connections: %d, %d of them open\n", counts.streams,
+                static_cast<double>(counts.stream_bytes) / 1e6, counts.streams_failed, counts.directory_requests,
+                static_cast<double>(counts.directory_bytes) / 1e6, encodings, counts.diffs, counts.directory_failed, counts.connections,
+                counts.connections_open);
+}
+
 namespace {
 
 // Waits until `guard` serves, then lets `load` run until `seconds` after the guard's start.
@@ -159,15 +168,6 @@ absl::Status RunGuard(const NetworkState& network, lab::Guard& guard, const Load
   if (!load) return absl::DeadlineExceededError("the relay did not stand in the consensus in this time; give it more --minutes");
   counts = load->counts();
   return absl::OkStatus();
-}
-
-void PrintCounts(const lab::LoadCounts& counts) {
-  std::string encodings;
-  for (const auto& [name, count] : counts.encodings) absl::StrAppend(&encodings, encodings.empty() ? "" : ", ", name, " ", count);
-  absl::FPrintF(stderr, "streams: %d (%.1f MB), %d failed; directory requests: %d (%.1f MB; %s), %d diffs, %d failed; connections: %d, %d of them open\n", counts.streams,
-                static_cast<double>(counts.stream_bytes) / 1e6, counts.streams_failed, counts.directory_requests,
-                static_cast<double>(counts.directory_bytes) / 1e6, encodings, counts.diffs, counts.directory_failed, counts.connections,
-                counts.connections_open);
 }
 
 // Brings a network up if need be, runs one relay in it, recorded into `tape`.

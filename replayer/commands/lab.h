@@ -70,6 +70,9 @@ class BorrowedNetwork {
 // The command a program is started with to be recorded into `tape`.
 std::vector<std::string> RecordingPrefix(const std::string& tape);
 
+// Says on stderr what clients asked and got.
+void PrintCounts(const lab::LoadCounts& counts);
+
 // Lets a relay run under an allocator, as LD_PRELOAD or another loader does.
 void UseAllocator(const ResolvedAllocator& allocator, lab::GuardOptions& guard);
 

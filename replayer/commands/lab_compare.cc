@@ -205,6 +205,8 @@ absl::Status RunLive(const CompareFlags& flags, Teller& teller) {
   }
   if (!load && lab_interrupted) return absl::CancelledError("interrupted");
   if (!load) return absl::DeadlineExceededError("not all relays stood in the consensus in this time; give it more --minutes");
+  teller.End();
+  PrintCounts(load->counts());
   load.reset();
   // Kept before anything else can fail: it cannot be had again.
   if (absl::Status status = WriteWhole(flags.output + "/live.json", ToJson(relays, seconds).dump()); !status.ok()) return status;
@@ -347,7 +349,13 @@ absl::Status RunReplays(const CompareFlags& flags) {
     if (run.error) {
       rows[i].error = *run.error;
     } else {
-      rows[i].replay = Judge(rows[i].replayed, static_cast<double>(run.peak_rss_bytes), duration_ns);
+      // The recording goes on to the relay's end; what was measured live does not.
+      double peak = 0;
+      for (const MemoryPoint& point : rows[i].replayed) {
+        if (point.time_ns <= duration_ns) peak = std::max(peak, point.bytes);
+      }
+      if (run.peak_time_ns <= duration_ns) peak = static_cast<double>(run.peak_rss_bytes);
+      rows[i].replay = Judge(rows[i].replayed, peak, duration_ns);
     }
   }
 
