@@ -360,6 +360,8 @@ inline void Record(RawOp op, const void* pointer, std::uint64_t size) {
 
 // --- big blocks ----------------------------------------------------------------------------------------
 
+constexpr std::uint64_t kLastLookPatience = 200'000'000;
+
 // Waits until the writer has looked at the pages of the block just published. Bounded in each case and to a
 // hundredth of the time in all.
 void AwaitBig(Region* region, std::uint32_t before) {
@@ -716,6 +718,25 @@ void ThreadExit(void*) {
     thread.header->state.store(ChunkState::kClosed, memory_order_release);
     thread.header = nullptr;
     region->owned_count.fetch_sub(1, memory_order_relaxed);
+  }
+}
+
+// exit(): after the program's own handlers. Big blocks that are alive now have no free at which their pages
+// would be looked at.
+__attribute__((destructor)) void AwaitLastLook() {
+  Region* region = process.region.load(memory_order_acquire);
+  if (!region || !region->record_big.load(memory_order_relaxed) || region->generation.load(memory_order_acquire) == 0 ||
+      region->writer_state.load(memory_order_acquire) != WriterState::kRunning) {
+    return;
+  }
+  bool any = false;
+  for (const auto& count : region->big_filter) any |= count.load(memory_order_relaxed) != 0;
+  if (!any) return;
+  region->last_look_asked.store(1, memory_order_release);
+  const std::uint64_t start = Now();
+  while (region->last_look_done.load(memory_order_acquire) == 0 && Now() - start < kLastLookPatience && !WriterDied(region) &&
+         region->generation.load(memory_order_relaxed) != 0) {
+    Sleep(50'000);
   }
 }
 

@@ -186,6 +186,9 @@ struct Region {
   char allocator_path[1024];  // the library whose malloc the program runs on
 
   std::atomic<std::uint32_t> fork_allowed;   // the writer would follow a child now
+  // At exit() the program asks for a last look at the pages of the big blocks it never freed, and waits for it.
+  std::atomic<std::uint32_t> last_look_asked;
+  std::atomic<std::uint32_t> last_look_done;
 
   // How many live big blocks hash here. The program adds, the writer takes away.
   alignas(64) std::atomic<std::uint16_t> big_filter[kBigFilterSize];

@@ -128,24 +128,50 @@ void Recording::SetObject(std::uint32_t slot, Op op, std::uint64_t size, std::ui
 }
 
 void Recording::AddTouch(std::uint64_t number, std::uint32_t slot, TouchRecord::When when, std::uint64_t size) {
-  const auto found = touched_.find(number);
-  if (found == touched_.end()) return;
+  if (const auto found = touched_.find(number); found != touched_.end()) {
+    WriteTouch(slot, when, size, found->second);
+    touched_.erase(found);
+  } else if (const auto big = big_.find(slot); when == TouchRecord::When::kFree && big != big_.end() && big->second.seen) {
+    WriteTouch(slot, when, size, big->second.present);
+  }
+}
+
+void Recording::WriteTouch(std::uint32_t slot, TouchRecord::When when, std::uint64_t size,
+                           const std::vector<PageRange>& present) {
   TouchRecord record;
   record.object = writer_->ObjectNumber(slot);
   record.when = when;
   // The scan went by the usable size; pages beyond what was asked for are not the program's doing.
   const auto pages = static_cast<std::uint32_t>((size + 2 * 4096 - 1) / 4096);
-  for (PageRange range : found->second) {
+  for (PageRange range : present) {
     if (range.first_page >= pages) break;
     range.page_count = std::min(range.page_count, pages - range.first_page);
     record.present.push_back(range);
   }
-  touched_.erase(found);
   writer_->Touched(record);
 }
 
+void Recording::LookAtLiveBlocks(const PresentPages& present) {
+  for (auto& [slot, block] : big_) {
+    block.present = present(block.address, objects_[slot].size);
+    block.seen = true;
+  }
+}
+
+void Recording::WriteLastLooks() {
+  for (const auto& [slot, block] : big_) {
+    if (block.seen) WriteTouch(slot, TouchRecord::When::kFree, objects_[slot].size, block.present);
+  }
+}
+
+void Recording::BigBegins(std::uint32_t slot, std::uint64_t address) { big_[slot].address = address; }
+
+void Recording::BigEnds(std::uint32_t slot, std::uint64_t address) {
+  if (big_.erase(slot) != 0 && big_filter_) big_filter_[BigFilterIndex(address)].fetch_sub(1);
+}
+
 void Recording::FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint16_t thread) {
-  if (objects_[slot].size >= kBigBytes && big_filter_) big_filter_[BigFilterIndex(address)].fetch_sub(1);
+  BigEnds(slot, address);
   objects_[slot].alive = 0;
   writer_->Free(slot, thread);
 }
@@ -167,7 +193,10 @@ void Recording::Allocate(const OrderedEvent& event, Op op, std::uint16_t thread,
   place->second = slot;
   SetObject(slot, op, size, event.align_log2);
   pages_.Mark(address);
-  if (size >= kBigBytes) AddTouch(number, slot, TouchRecord::When::kAllocation, size);
+  if (size >= kBigBytes) {
+    BigBegins(slot, address);
+    AddTouch(number, slot, TouchRecord::When::kAllocation, size);
+  }
 }
 
 void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
@@ -200,7 +229,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
         pending.slot = found->second;
         live_.erase(found);
         if (size != 0) AddTouch(number, pending.slot, TouchRecord::When::kFree, objects_[pending.slot].size);
-        if (objects_[pending.slot].size >= kBigBytes && big_filter_) big_filter_[BigFilterIndex(address)].fetch_sub(1);
+        BigEnds(pending.slot, address);
       }
       reallocs_.push_back(pending);
       return;
@@ -223,7 +252,6 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
       const PendingRealloc begun = *pending;
       reallocs_.erase(std::next(pending).base());
       if (raw == RawOp::kReallocFreed) {
-        objects_[begun.slot].size = 0;  // the filter has forgotten it
         FreeSlot(begun.slot, begun.address, thread);
         return;
       }
@@ -237,13 +265,19 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
       }
       if (failed) {
         writer_->Failure(op, begun.slot, size, 0, thread);
-        if (objects_[begun.slot].size >= kBigBytes && big_filter_) big_filter_[BigFilterIndex(now_at)].fetch_add(1);
+        if (objects_[begun.slot].size >= kBigBytes) {
+          BigBegins(begun.slot, now_at);
+          if (big_filter_) big_filter_[BigFilterIndex(now_at)].fetch_add(1);
+        }
       } else {
         writer_->Reallocate(op, begun.slot, size, thread);
         objects_[begun.slot].size = size;
         objects_[begun.slot].align_log2 = 0;
         pages_.Mark(address);
-        if (size >= kBigBytes) AddTouch(number, begun.slot, TouchRecord::When::kAllocation, size);
+        if (size >= kBigBytes) {
+          BigBegins(begun.slot, address);
+          AddTouch(number, begun.slot, TouchRecord::When::kAllocation, size);
+        }
       }
       return;
     }
@@ -292,6 +326,9 @@ absl::Status Recording::BeginWithLiveSet() {
     objects[moved[slot]] = object;
   }
   objects_ = std::move(objects);
+  absl::flat_hash_map<std::uint32_t, BigBlock> big;
+  for (auto& [slot, block] : big_) big[moved[slot]] = std::move(block);
+  big_ = std::move(big);
   for (auto& [address, slot] : live_) slot = moved[slot];
   for (PendingRealloc& pending : reallocs_) {
     if (pending.slot != kNoSlot) pending.slot = moved[pending.slot];
@@ -335,6 +372,7 @@ void Recording::RotateIfDue(std::uint64_t time_ns) {
   earlier_events_ += writer_->event_count();
   earlier_bytes_ += writer_->bytes_written();
   const std::uint64_t bytes = writer_->bytes_written();
+  WriteLastLooks();
   if (!writer_->Finish().ok()) return;
   finished_segments_.emplace_back(open_path_, bytes);
   std::uint64_t total = 0;
@@ -355,6 +393,7 @@ void Recording::RotateIfDue(std::uint64_t time_ns) {
 
 absl::Status Recording::Finish() {
   if (!rotation_error_.ok()) return rotation_error_;
+  WriteLastLooks();
   const absl::Status finished = writer_->Finish();
   if (finished.ok() && segment_number_ == 0 && open_path_ != final_path_) {
     if (std::rename(open_path_.c_str(), final_path_.c_str()) != 0) {

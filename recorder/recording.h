@@ -52,6 +52,11 @@ class Recording {
   // `ranges` of a big block, read when its event `number` (unwidened) was published and applied with it.
   void Touched(std::uint32_t number, std::vector<PageRange> ranges);
 
+  // Reads the pages of all big blocks that are alive. Of those that do not live to a free of their own that was
+  // looked at, the last look stands for it. `present` gives the pages of (address, bytes).
+  using PresentPages = std::function<std::vector<PageRange>(std::uint64_t address, std::uint64_t bytes)>;
+  void LookAtLiveBlocks(const PresentPages& present);
+
   EventOrder& order() { return order_; }
   ObjectPages& pages() { return pages_; }
 
@@ -109,6 +114,12 @@ class Recording {
     std::uint64_t alive : 1;
   };
   static_assert(sizeof(Object) == 8);
+  // A block of kBigBytes or more that is alive.
+  struct BigBlock {
+    std::uint64_t address = 0;
+    bool seen = false;
+    std::vector<PageRange> present;  // at the last look
+  };
   struct TimeMark {
     std::uint64_t number;
     std::uint64_t time_ns;
@@ -126,6 +137,11 @@ class Recording {
   void FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint16_t thread);
   void SetObject(std::uint32_t slot, Op op, std::uint64_t size, std::uint32_t align_log2);
   void AddTouch(std::uint64_t number, std::uint32_t slot, TouchRecord::When when, std::uint64_t size);
+  void WriteTouch(std::uint32_t slot, TouchRecord::When when, std::uint64_t size, const std::vector<PageRange>& present);
+  // What was seen last of the blocks that outlive the file.
+  void WriteLastLooks();
+  void BigBegins(std::uint32_t slot, std::uint64_t address);
+  void BigEnds(std::uint32_t slot, std::uint64_t address);
 
   RecordingOptions options_;
   std::string final_path_;
@@ -135,6 +151,7 @@ class Recording {
   ObjectPages pages_;
   absl::flat_hash_map<std::uint64_t, std::uint32_t> live_;  // address -> slot
   std::vector<Object> objects_;                             // by slot
+  absl::flat_hash_map<std::uint32_t, BigBlock> big_;        // by slot
   std::vector<PendingRealloc> reallocs_;
   std::deque<TimeMark> marks_;
   absl::flat_hash_map<std::uint64_t, std::vector<PageRange>> touched_;  // by event number

@@ -50,6 +50,8 @@ constexpr std::uint64_t kGapPatience = 2 * kSecond;
 constexpr std::uint64_t kDaemonWindow = 60 * kSecond;
 constexpr std::uint32_t kProvisionalForksMax = 32;
 constexpr std::uint64_t kFlushInterval = 5 * kSecond;
+// A program that is killed gives no notice: its big blocks were last looked at so long ago at most.
+constexpr std::uint64_t kLookInterval = 5 * kSecond;
 
 std::uint64_t Now(clockid_t clock = CLOCK_MONOTONIC) {
   timespec now;
@@ -368,8 +370,13 @@ class Writer {
         recording_->Mark(number, now);
         last_mark = now;
       }
+      const bool last_look = region_->last_look_asked.load(std::memory_order_acquire) > region_->last_look_done.load();
       const std::uint64_t events = pool_->Poll();
       recording_->Drain();
+      if (last_look) {
+        LookAtLiveBlocks();
+        region_->last_look_done.store(1, std::memory_order_release);
+      }
       MindGap(now);
       if (!recording_->status().ok()) return Stop(std::string(recording_->status().message()));
       if (region_->end_reason.load() != EndReason::kNone) {
@@ -393,7 +400,7 @@ class Writer {
  private:
   void Attach() {
     pool_ = std::make_unique<Pool>(region_, memory_.get(), recording_.get());
-    recording_->set_big_filter(region_->big_filter);
+    if (region_->record_big.load()) recording_->set_big_filter(region_->big_filter);
     recording_->set_fork_hook([this](std::uint32_t child) { FollowFork(child); });
     AllowForks(0);
     if (!control_) return;
@@ -450,7 +457,7 @@ class Writer {
     generation_ = 1;
     provisional_forks_ = 0;
     start_ns_ = Now();
-    last_flush_ = next_second_ = next_mappings_ = next_reclaim_ = published_ns_ = published_events_ = gap_number_ = 0;
+    last_flush_ = next_second_ = next_mappings_ = next_look_ = next_reclaim_ = published_ns_ = published_events_ = gap_number_ = 0;
     Attach();
     region_->writer_pid.store(getpid());
     region_->writer_state.store(WriterState::kRunning, std::memory_order_release);
@@ -576,6 +583,11 @@ class Writer {
     next_second_ = now + kSecond;
     recording_->RotateIfDue(now);
     SampleMemory(now);
+    if (now >= next_look_) {
+      const std::uint64_t before = Now();
+      LookAtLiveBlocks();
+      next_look_ = now + std::max(kLookInterval, 100 * (Now() - before));
+    }
     disk_free_ = DiskFree();
     if (disk_free_ < region_->options.min_free_bytes) {
       Stop(absl::StrFormat("%s has less than %d MiB free (--min-free)", folder_, region_->options.min_free_bytes >> 20));
@@ -589,6 +601,12 @@ class Writer {
     }
     Publish(now);
     return true;
+  }
+
+  void LookAtLiveBlocks() {
+    if (!region_->record_big.load(std::memory_order_relaxed) || !memory_->can_see_pages()) return;
+    recording_->LookAtLiveBlocks(
+        [this](std::uint64_t address, std::uint64_t bytes) { return memory_->PresentPages(address, bytes); });
   }
 
   void SampleMemory(std::uint64_t now) {
@@ -611,7 +629,10 @@ class Writer {
       if (recording_->event_count() > 0) recording_->Resumed();
       region_->generation.store(++generation_, std::memory_order_release);
     }
-    if (command == Command::kFlush) (void)recording_->Flush();
+    if (command == Command::kFlush) {
+      LookAtLiveBlocks();
+      (void)recording_->Flush();
+    }
     Publish(Now() - start_ns_);
     control_->commands_done.fetch_add(1);
   }
@@ -722,6 +743,7 @@ class Writer {
   std::uint64_t last_flush_ = 0;
   std::uint64_t next_second_ = 0;
   std::uint64_t next_mappings_ = 0;
+  std::uint64_t next_look_ = 0;
   std::uint64_t next_reclaim_ = 0;
   std::uint64_t published_ns_ = 0;
   std::uint64_t published_events_ = 0;

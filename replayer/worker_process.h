@@ -58,7 +58,7 @@ class WorkerProcess {
   int end_signal() const { return end_signal_; }
   int exit_status() const { return exit_status_; }
   worker::Phase phase() const { return shared_->phase.load(); }
-  std::uint64_t position() const { return shared_->position.load(); }
+  std::uint64_t position() const { return shared_->position(); }
   const worker::Findings& findings() const { return shared_->findings; }
   const worker::WorkerSample* samples() const { return samples_; }
   // Of the last heap map.

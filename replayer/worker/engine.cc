@@ -137,12 +137,19 @@ void Replayer::Run(const AllocatorFunctions& functions) {
   findings.minor_faults = static_cast<std::uint64_t>(after.ru_minflt - before.ru_minflt);
   findings.cpu_user_ns = Nanoseconds(after.ru_utime) - Nanoseconds(before.ru_utime);
   findings.cpu_system_ns = Nanoseconds(after.ru_stime) - Nanoseconds(before.ru_stime);
-  findings.pointer_hash = pointer_hash_;
+  findings.pointer_hash = progress_.pointer_hash;
   findings.thread_changes = thread_changes_;
 }
 
 void Replayer::RunThread(void* replayer, std::uint32_t thread) {
   static_cast<Replayer*>(replayer)->Advance<true>(thread);
+}
+
+std::uint64_t Replayer::NextStop() {
+  if (progress_.tail == known_head_) known_head_ = AwaitEntries();
+  PublishTail();
+  if (shared_->settings.memory_limit_bytes != 0 && (progress_.tail & (kPublishEntries - 1)) == 0) MeasureHeap();
+  return std::min(known_head_, (progress_.tail | (kPublishEntries - 1)) + 1);
 }
 
 std::uint64_t Replayer::AwaitEntries() {
@@ -151,7 +158,7 @@ std::uint64_t Replayer::AwaitEntries() {
     const std::uint32_t seen = shared_->head_signal.load();
     shared_->worker_waits.store(1);
     const std::uint64_t head = shared_->head.load();
-    if (head != tail_) {
+    if (head != progress_.tail) {
       shared_->worker_waits.store(0);
       return head;
     }
@@ -160,7 +167,7 @@ std::uint64_t Replayer::AwaitEntries() {
 }
 
 void Replayer::PublishTail() {
-  shared_->tail.store(tail_);
+  shared_->tail.store(progress_.tail);
   if (shared_->host_waits.exchange(0) != 0) {
     shared_->tail_signal.fetch_add(1);
     Kernel(SYS_futex, &shared_->tail_signal, FUTEX_WAKE, 1, nullptr, nullptr, 0);
@@ -171,10 +178,10 @@ void Replayer::TakeSample(const Event& entry) {
   if (entry.slot >= shared_->settings.sample_capacity) return;
   WorkerSample& sample = samples_[entry.slot];
   sample.time_ns = entry.size;
-  sample.event_number = shared_->position.load(std::memory_order_relaxed);
+  sample.event_number = shared_->position();
   sample.heap_rss_bytes = MeasureHeap();
-  sample.live_bytes = live_bytes_;
-  sample.live_objects = live_objects_;
+  sample.live_bytes = progress_.live_bytes;
+  sample.live_objects = progress_.live_objects;
   const std::uint32_t stride = shared_->settings.sample_capacity / kLazyFreeSamples + 1;
   if (machine.lazy_free_calls != 0 && entry.slot % stride == 0) {
     sample.lazy_free_bytes = machine.meter.ReadLazyFreeBytes();
@@ -241,12 +248,12 @@ void Replayer::KeepPace() {
 void Replayer::NoteFailure(const Event& event) {
   Findings& findings = shared_->findings;
   if (findings.allocation_failures++ != 0) return;
-  findings.first_failure_event = shared_->position.load(std::memory_order_relaxed);
+  findings.first_failure_event = shared_->position();
   findings.first_failure_bytes = event.size;
   findings.first_failure_op = static_cast<std::uint32_t>(event.op);
 }
 
-inline void Replayer::Store(std::uint32_t slot, void* block, std::uint64_t bytes) {
+inline void Replayer::Store(Progress& progress, std::uint32_t slot, void* block, std::uint64_t bytes) {
   std::uint64_t size = bytes;
   if (bytes >= kSizeElsewhere) {
     large_sizes_[slot] = bytes;
@@ -255,8 +262,8 @@ inline void Replayer::Store(std::uint32_t slot, void* block, std::uint64_t bytes
   }
   slots_[slot] = reinterpret_cast<std::uint64_t>(block) | size << kSizeShift;
   if (used_pages_ != nullptr) [[unlikely]] MarkUsed(reinterpret_cast<std::uint64_t>(block), bytes);
-  live_bytes_ += bytes;
-  pointer_hash_ = std::rotl(pointer_hash_, 7) + reinterpret_cast<std::uint64_t>(block);
+  progress.live_bytes += bytes;
+  progress.pointer_hash = std::rotl(progress.pointer_hash, 7) + reinterpret_cast<std::uint64_t>(block);
 }
 
 inline std::uint64_t Replayer::SizeIn(std::uint32_t slot) const {
@@ -290,25 +297,30 @@ Replayer::Turn Replayer::TakeTurn(const Event& event, std::uint32_t self) {
 template <bool kLockstep>
 bool Replayer::Advance(std::uint32_t self) {
   const bool paced = shared_->settings.clock == ClockMode::kPaced;
-  const bool limited = shared_->settings.memory_limit_bytes != 0;
-  std::atomic<std::uint64_t>& position = shared_->position;
-  for (;; ++tail_) {
-    if (tail_ == stop_) {
-      if (tail_ == known_head_) known_head_ = AwaitEntries();
-      PublishTail();
-      if (limited && (tail_ & (kPublishEntries - 1)) == 0) MeasureHeap();
-      stop_ = std::min(known_head_, (tail_ | (kPublishEntries - 1)) + 1);
+  SharedHeader& shared = *shared_;
+  std::uint64_t* const slots = slots_;
+  Progress now = progress_;
+  const auto take_turn = [&](const Event& event) {
+    progress_ = now;
+    const Turn turn = TakeTurn<kLockstep>(event, self);
+    now = progress_;
+    return turn;
+  };
+  for (;; ++now.tail) {
+    shared.entries_begun.store(now.tail, std::memory_order_relaxed);
+    if (now.tail == now.stop) [[unlikely]] {
+      progress_ = now;
+      now.stop = NextStop();
     }
-    const Event& event = ring_[tail_ & ring_mask_];
-    if (event.thread != machine.thread) {
-      switch (TakeTurn<kLockstep>(event, self)) {
+    const Event& event = ring_[now.tail & ring_mask_];
+    if (event.thread != machine.thread) [[unlikely]] {
+      switch (take_turn(event)) {
         case Turn::kMine:
           break;
         case Turn::kDone:
-          position.store(position.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
           continue;
         case Turn::kAgain:
-          --tail_;
+          --now.tail;
           continue;
         case Turn::kOver:
           return true;
@@ -326,8 +338,8 @@ bool Replayer::Advance(std::uint32_t self) {
         if (event.failed()) break;
         block = functions_.calloc(1, event.size);
         if (block != nullptr) {
-          Store(event.slot, block, event.size);
-          ++live_objects_;
+          Store(now, event.slot, block, event.size);
+          ++now.live_objects;
           if (event.size < calloc_touch_limit_) {
             TouchPages(reinterpret_cast<std::uintptr_t>(block), reinterpret_cast<std::uintptr_t>(block) + event.size);
           }
@@ -341,16 +353,16 @@ bool Replayer::Advance(std::uint32_t self) {
           block = functions_.realloc(nullptr, event.size);
           goto started;
         }
-        const std::uint64_t old = slots_[event.slot] & kAddressMask;
+        const std::uint64_t old = slots[event.slot] & kAddressMask;
         const std::uint64_t old_bytes = old == 0 ? 0 : SizeIn(event.slot);
         block = functions_.realloc(reinterpret_cast<void*>(old), event.size);
         if (block == nullptr) {
           NoteFailure(event);  // the old block stays
           break;
         }
-        live_bytes_ -= old_bytes;
-        if (old == 0) ++live_objects_;
-        Store(event.slot, block, event.size);
+        now.live_bytes -= old_bytes;
+        if (old == 0) ++now.live_objects;
+        Store(now, event.slot, block, event.size);
         resized_from_ = old_bytes;
         if (event.size < touch_limit_) {
           TouchPages(reinterpret_cast<std::uintptr_t>(block) + old_bytes, reinterpret_cast<std::uintptr_t>(block) + event.size);
@@ -358,11 +370,11 @@ bool Replayer::Advance(std::uint32_t self) {
         break;
       }
       case static_cast<std::uint8_t>(Op::kFree): {
-        const std::uint64_t old = slots_[event.slot] & kAddressMask;
+        const std::uint64_t old = slots[event.slot] & kAddressMask;
         if (old == 0) break;  // it had been refused
-        live_bytes_ -= SizeIn(event.slot);
-        --live_objects_;
-        slots_[event.slot] = 0;
+        now.live_bytes -= SizeIn(event.slot);
+        --now.live_objects;
+        slots[event.slot] = 0;
         functions_.free(reinterpret_cast<void*>(old));
         break;
       }
@@ -402,12 +414,12 @@ bool Replayer::Advance(std::uint32_t self) {
       case static_cast<std::uint8_t>(Op::kThreadStart):
       case static_cast<std::uint8_t>(Op::kThreadEnd):
         if (event.thread == 0) break;  // it is always there
-        switch (TakeTurn<kLockstep>(event, self)) {
+        switch (take_turn(event)) {
           case Turn::kMine:
           case Turn::kDone:
             break;
           case Turn::kAgain:
-            --tail_;
+            --now.tail;
             continue;
           case Turn::kOver:
             return true;
@@ -415,48 +427,52 @@ bool Replayer::Advance(std::uint32_t self) {
         break;
       case kEntryClock: {
         const std::uint64_t start = event.size, events = event.slot;
-        if (++tail_ == known_head_) known_head_ = AwaitEntries();
-        if (tail_ >= stop_) stop_ = tail_ + 1;
+        progress_ = now;
+        if (++progress_.tail == known_head_) known_head_ = AwaitEntries();
+        now.tail = progress_.tail;
+        if (now.tail >= now.stop) now.stop = now.tail + 1;
         ClockSpan span;
-        memcpy(&span, &ring_[tail_ & ring_mask_], sizeof(span));
+        memcpy(&span, &ring_[now.tail & ring_mask_], sizeof(span));
         machine.span_start_ns = start;
         machine.span_ns = span.span_ns;
         machine.span_first_event = span.first_event;
         machine.span_events = events;
-        position.store(span.first_event, std::memory_order_relaxed);
+        shared.not_events.store(now.tail + 1 - span.first_event, std::memory_order_relaxed);
         continue;
       }
       case kEntrySample:
+        progress_ = now;
         TakeSample(event);
+        shared.not_events.fetch_add(1, std::memory_order_relaxed);
         continue;
       case kEntryTouch:
         Touch(event);
+        shared.not_events.fetch_add(1, std::memory_order_relaxed);
         continue;
       case kEntryMap:
         if (blocks_ != nullptr) WriteHeapMap();
+        shared.not_events.fetch_add(1, std::memory_order_relaxed);
         continue;
       case kEntryEnd:
+        progress_ = now;
         return true;
       default:
         break;
     }
-    position.store(position.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
     continue;
 
   started:
     if (block != nullptr) {
-      Store(event.slot, block, event.size);
-      ++live_objects_;
+      Store(now, event.slot, block, event.size);
+      ++now.live_objects;
       if (event.size < touch_limit_) {
         TouchPages(reinterpret_cast<std::uintptr_t>(block), reinterpret_cast<std::uintptr_t>(block) + event.size);
       }
-      position.store(position.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
       continue;
     }
   refused:
-    slots_[event.slot] = 0;
+    slots[event.slot] = 0;
     NoteFailure(event);
-    position.store(position.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   }
 }
 

@@ -25,8 +25,18 @@ class Replayer {
   enum class Turn { kMine, kDone, kAgain, kOver };
   template <bool kLockstep>
   Turn TakeTurn(const Event& event, std::uint32_t self);
+  // What changes with each event: in registers while a thread has its turn, here between turns and for samples.
+  struct Progress {
+    std::uint64_t tail = 0;  // of the ring
+    std::uint64_t stop = 0;  // where the ring is to be looked after next
+    std::uint64_t live_bytes = 0;
+    std::uint64_t live_objects = 0;
+    std::uint64_t pointer_hash = 0;
+  };
   static void RunThread(void* replayer, std::uint32_t thread);
 
+  // Waits until there is an entry at the tail, gives room back, and says how far the ring may be read.
+  std::uint64_t NextStop();
   std::uint64_t AwaitEntries();
   void PublishTail();
   void TakeSample(const Event& entry);
@@ -35,8 +45,7 @@ class Replayer {
   void MarkUsed(std::uint64_t block, std::uint64_t bytes);
   void KeepPace();
   void NoteFailure(const Event& event);
-  void Store(std::uint32_t slot, void* block, std::uint64_t bytes);
-  std::uint64_t Remove(std::uint32_t slot);
+  void Store(Progress& progress, std::uint32_t slot, void* block, std::uint64_t bytes);
   std::uint64_t SizeIn(std::uint32_t slot) const;
 
   SharedHeader* shared_ = nullptr;
@@ -53,15 +62,11 @@ class Replayer {
   LiveBlock* blocks_ = nullptr;          // null: no heap maps are asked for
   std::uint8_t* used_pages_ = nullptr;
 
-  std::uint64_t tail_ = 0;
+  Progress progress_;
   std::uint64_t known_head_ = 0;
-  std::uint64_t stop_ = 0;  // where the ring is to be looked after next
-  std::uint64_t live_bytes_ = 0;
-  std::uint64_t live_objects_ = 0;
   std::uint64_t touch_limit_ = 0;   // smaller blocks are touched by rule at once
   std::uint64_t calloc_touch_limit_ = 0;
   std::uint64_t resized_from_ = 0;  // old size of the block last started (0) or resized, if it is large
-  std::uint64_t pointer_hash_ = 0;
   std::uint64_t thread_changes_ = 0;
   bool lockstep_ = false;
 };

@@ -250,7 +250,7 @@ void WatchThisThread() {
 void WatchCalls(bool watch) { dispatch_selector = watch ? kBlock : kAllow; }
 
 std::uint64_t VirtualNow() {
-  const std::uint64_t done = machine.shared->position.load(std::memory_order_relaxed) - machine.span_first_event;
+  const std::uint64_t done = machine.shared->position() - machine.span_first_event;
   if (machine.span_events == 0) return machine.span_start_ns;
   if (done >= machine.span_events) return machine.span_start_ns + machine.span_ns;
   return machine.span_start_ns +
@@ -271,7 +271,7 @@ std::uint64_t MeasureHeap() {
   const std::uint64_t heap = rss > machine.baseline_bytes ? rss - machine.baseline_bytes : 0;
   if (heap > machine.peak_bytes) {
     machine.peak_bytes = heap;
-    machine.peak_event = machine.shared->position.load(std::memory_order_relaxed);
+    machine.peak_event = machine.shared->position();
     machine.peak_time_ns = VirtualNow();
     const std::uint64_t limit = machine.shared->settings.memory_limit_bytes;
     if (limit != 0 && heap > limit) StopWorker(Phase::kStopped, "heap RSS passed the memory limit");

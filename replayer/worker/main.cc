@@ -42,6 +42,20 @@ SharedHeader* MapShared() {
   return shared->magic == SharedHeader::kMagic && shared->file_bytes == static_cast<std::uint64_t>(status.st_size) ? shared : nullptr;
 }
 
+// Not sscanf: with newer headers it becomes one that older C libraries lack, and the worker starts under any.
+unsigned long ParseHexadecimal(const char*& at) {
+  unsigned long value = 0;
+  for (;; ++at) {
+    if (*at >= '0' && *at <= '9') {
+      value = value << 4 | static_cast<unsigned long>(*at - '0');
+    } else if (*at >= 'a' && *at <= 'f') {
+      value = value << 4 | static_cast<unsigned long>(*at - 'a' + 10);
+    } else {
+      return value;
+    }
+  }
+}
+
 // Makes the main thread's stack and every private writable page of the worker, the C library and the
 // loader resident, so that nothing the worker does later adds a page.
 __attribute__((noinline)) void MakeResident() {
@@ -58,9 +72,12 @@ __attribute__((noinline)) void MakeResident() {
   maps_text[length] = 0;
   for (char* line = maps_text; *line != 0;) {
     char* next = strchrnul(line, '\n');
-    unsigned long from, to;
-    char access[5];
-    if (sscanf(line, "%lx-%lx %4s", &from, &to, access) == 3 && strcmp(access, "rw-p") == 0 &&
+    const char* at = line;
+    const unsigned long from = ParseHexadecimal(at);
+    const bool has_end = *at == '-';
+    if (has_end) ++at;
+    const unsigned long to = ParseHexadecimal(at);
+    if (has_end && strncmp(at, " rw-p ", 6) == 0 &&
         madvise(reinterpret_cast<void*>(from), to - from, MADV_POPULATE_WRITE) != 0) {
       for (unsigned long page = from; page < to; page += kPageBytes) {
         auto* byte = reinterpret_cast<volatile char*>(page);

@@ -145,8 +145,13 @@ struct SharedHeader {
   // Heap maps done: the blocks of the last are complete, and the worker waits for the next entry.
   std::atomic<std::uint32_t> maps_done;
 
-  // Number of trace events done: also where a crash happened. Written for each event.
-  alignas(64) std::atomic<std::uint64_t> position;
+  // Ring entries begun, written for each: so it is known where a crash happened. Less `not_events` (modulo 2^64:
+  // time marks are events that take no entry) they are the number of trace events done.
+  alignas(64) std::atomic<std::uint64_t> entries_begun;
+  std::atomic<std::uint64_t> not_events;
+  std::uint64_t position() const {
+    return entries_begun.load(std::memory_order_relaxed) - not_events.load(std::memory_order_relaxed);
+  }
 
   alignas(64) Findings findings;
 };

@@ -100,6 +100,12 @@ TEST(RecordCalls, MoreThreadsThanThePoolHasChunksFor) {
   EXPECT_EQ(recorded.trace.threads_started, 800u);
 }
 
+TEST(RecordCalls, PagesOfBigBlocksThatAreNeverFreedAreLookedAtAtExit) {
+  TemporaryFolder folder;
+  const Recorded recorded = RecordAndCheck({TestProgram("big_blocks")}, folder.File("x.tape"));
+  EXPECT_THAT(PagesAtTheEnd(recorded.trace, 4 << 20), ::testing::ElementsAre(100, 0));
+}
+
 TEST(RecordCommand, GivesTheProgramsOwnStatusAndOutput) {
   TemporaryFolder folder;
   const std::string record = absl::StrCat(HEAPTAPE_PROGRAM, " record -o ", folder.File("out.tape"), " -- ");

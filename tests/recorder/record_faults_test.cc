@@ -26,6 +26,7 @@
 namespace heaptape {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 template <typename Condition>
@@ -108,6 +109,18 @@ TEST(RecordFaults, ProgramKilledLosesNothingThatWasPublished) {
   const ReadTrace trace = ReadAndCheck(folder.File("x.tape"));
   EXPECT_TRUE(trace.summary.complete);
   EXPECT_GT(trace.summary.event_count, 100u);
+}
+
+TEST(RecordFaults, ProgramKilledLeavesTheLastLookAtItsBigBlocks) {
+  TemporaryFolder folder;
+  Running running(folder, "-o " + folder.File("x.tape"), TestProgram("big_blocks") + " wait");
+  pid_t program, writer;
+  ASSERT_TRUE(running.Find(&program, &writer));
+  ASSERT_TRUE(Eventually([&] { return absl::StrContains(running.Output(), "big_blocks: written"); }));
+  ASSERT_EQ(Shell(absl::StrCat(HEAPTAPE_PROGRAM, " ctl ", program, " flush")).status, 0);
+  kill(program, SIGKILL);
+  EXPECT_EQ(running.Wait(), 128 + SIGKILL);
+  EXPECT_THAT(PagesAtTheEnd(ReadAndCheck(folder.File("x.tape")), 4 << 20), ElementsAre(100, 0));
 }
 
 TEST(RecordFaults, WriterKilledLeavesTheProgramAloneAndAReadableFile) {

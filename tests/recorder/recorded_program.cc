@@ -90,6 +90,24 @@ ReadTrace ReadAndCheck(const std::string& path, std::uint64_t keep) {
   return trace;
 }
 
+std::vector<int> PagesAtTheEnd(const ReadTrace& trace, std::uint64_t bytes) {
+  std::vector<int> pages;
+  std::uint64_t object = 0;
+  for (const Event& event : trace.events) {
+    if (!StartsObject(event)) continue;
+    if (event.size == bytes) {
+      pages.push_back(-1);
+      for (const TouchRecord& record : trace.touched) {
+        if (record.object != object || record.when != TouchRecord::When::kFree) continue;
+        pages.back() = 0;
+        for (const PageRange& range : record.present) pages.back() += static_cast<int>(range.page_count) - (range.first_page == 0);
+      }
+    }
+    ++object;
+  }
+  return pages;
+}
+
 LaunchOptions TestLaunchOptions(const std::string& output, const RecorderOptions& options) {
   LaunchOptions launch;
   launch.preload_path = HEAPTAPE_PRELOAD;

@@ -47,6 +47,10 @@ struct ReadTrace {
 // allocated, a slot taken twice, an event of a thread that is not alive.
 ReadTrace ReadAndCheck(const std::string& path, std::uint64_t keep = 1'000'000);
 
+// Of each object of `bytes`, in order, how many pages beyond its first, which holds the allocator's header, were
+// seen at its end; -1 where there was no look.
+std::vector<int> PagesAtTheEnd(const ReadTrace& trace, std::uint64_t bytes);
+
 // Records and requires that a trace came out, complete and with nothing lost or unexplained.
 struct Recorded {
   LaunchResult launch;

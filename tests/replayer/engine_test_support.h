@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -36,9 +38,21 @@ inline ResolvedAllocator Misbehaving(const std::string& how, int after) {
   return allocator;
 }
 
-// Every allocator found on this machine. (CI installs glibc, jemalloc, mimalloc and tcmalloc.)
+// What is not installed is obtained once, into a cache of the tests' own.
+inline const CatalogOptions kTestCatalog = {.cache_folder = HEAPTAPE_TEST_CACHE "/heaptape"};
+
+inline void Obtain(const std::string& specification) {
+  if (ResolveAllocators(specification, kTestCatalog).ok()) return;
+  std::filesystem::create_directories(HEAPTAPE_TEST_CACHE);
+  const std::string command = absl::StrCat("XDG_CACHE_HOME='" HEAPTAPE_TEST_CACHE "' flock '" HEAPTAPE_TEST_CACHE "/lock' '" HEAPTAPE_PROGRAM
+                                           "' allocators add ", specification, " >&2");
+  EXPECT_EQ(std::system(command.c_str()), 0) << specification << " is neither installed nor to be had: the tests need it, "
+                                             << "from Debian's registry (see above for what it said)";
+}
+
+// Every allocator installed here, and those obtained for the tests.
 inline std::vector<ResolvedAllocator> InstalledAllocators() {
-  absl::StatusOr<std::vector<ResolvedAllocator>> all = ResolveAllocators("all");
+  absl::StatusOr<std::vector<ResolvedAllocator>> all = ResolveAllocators("all", kTestCatalog);
   EXPECT_TRUE(all.ok()) << all.status();
   return all.ok() ? *std::move(all) : std::vector<ResolvedAllocator>();
 }
@@ -51,15 +65,16 @@ inline RunResult MustReplay(const MemoryTrace& trace, const ResolvedAllocator& a
   return run.ok() ? *std::move(run) : RunResult();
 }
 
-// Those of the families that are promised to be deterministic.
+// Those of the families that are promised to be deterministic: glibc, jemalloc, both mimallocs, tcmalloc at least.
 inline std::vector<ResolvedAllocator> PromisedAllocators() {
+  for (const char* version : {"mimalloc@2.0.9", "mimalloc@3.0.1"}) Obtain(version);
   std::vector<ResolvedAllocator> promised;
   for (ResolvedAllocator& allocator : InstalledAllocators()) {
     for (const char* family : {"glibc", "jemalloc", "mimalloc", "tcmalloc", "scudo"}) {
       if (allocator.family == family) promised.push_back(std::move(allocator));
     }
   }
-  EXPECT_GE(promised.size(), 4u) << "glibc, jemalloc, mimalloc and tcmalloc are to be installed";
+  EXPECT_GE(promised.size(), 5u) << "glibc, jemalloc, mimalloc and tcmalloc are to be installed";
   return promised;
 }
 

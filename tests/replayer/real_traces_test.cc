@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
@@ -53,22 +52,6 @@ class RealTraces : public ::testing::Test {
     return run.ok() ? *std::move(run) : RunResult();
   }
 
-  // Both mimallocs where both can be had.
-  static std::vector<ResolvedAllocator> Allocators() {
-    std::vector<ResolvedAllocator> allocators;
-    for (const char* name : {"glibc", "jemalloc", "mimalloc", "mimalloc@2.0.9", "mimalloc@3.0.1", "tcmalloc"}) {
-      absl::StatusOr<std::vector<ResolvedAllocator>> found = ResolveAllocators(name);
-      if (!found.ok() || found->empty()) continue;
-      ResolvedAllocator& first = found->front();
-      const bool known = std::any_of(allocators.begin(), allocators.end(), [&](const ResolvedAllocator& have) {
-        return have.library_path == first.library_path && have.family == first.family;
-      });
-      if (!known) allocators.push_back(std::move(first));
-    }
-    EXPECT_GE(allocators.size(), 4u) << "glibc, jemalloc, mimalloc and tcmalloc are to be installed";
-    return allocators;
-  }
-
   static std::string* folder_;
   static std::vector<std::string> traces_;
 };
@@ -78,7 +61,7 @@ std::vector<std::string> RealTraces::traces_;
 
 TEST_F(RealTraces, TwentyReplaysGiveOneSeries) {
   for (const std::string& trace : traces_) {
-    for (const ResolvedAllocator& allocator : Allocators()) {
+    for (const ResolvedAllocator& allocator : PromisedAllocators()) {
       SCOPED_TRACE(trace + " on " + allocator.DisplayName());
       const RunResult first = MustReplayFile(trace, allocator, Engine::kFast);
       EXPECT_EQ(first.error, std::nullopt);
@@ -96,7 +79,7 @@ TEST_F(RealTraces, TwentyReplaysGiveOneSeries) {
 
 TEST_F(RealTraces, RealThreadsGiveTheSameAddressesAndSeries) {
   for (const std::string& trace : traces_) {
-    for (const ResolvedAllocator& allocator : Allocators()) {
+    for (const ResolvedAllocator& allocator : PromisedAllocators()) {
       SCOPED_TRACE(trace + " on " + allocator.DisplayName());
       const RunResult fast = MustReplayFile(trace, allocator, Engine::kFast);
       const RunResult lockstep = MustReplayFile(trace, allocator, Engine::kLockstep);
