@@ -1,9 +1,17 @@
-// Writing and reading trace files: nanoseconds of CPU per event, bytes per event, by compression level and
-// events per block, over a synthetic program of one megabyte of live objects.
+// Writing and reading trace files: nanoseconds of CPU per event, events per second, bytes per event. WriteTrace and ReadTrace: by
+// compression level and events per block, over a synthetic program of one megabyte of live objects. WriteSample and ReadSample: a
+// relay's recording, written again as `record` writes it (level 3, blocks of 64 Ki events, 1 ms), checkpoints included,
+// and read into events that can be replayed; argument 1 reads it as `pack` leaves it.
+//
+// Memory beside one block and zstd's window: a reader 8 bytes a live object; a writer 8 for its place among them, 4 for its age and 16
+// for what a checkpoint says of it. What they take is counted here too, as the growth of the resident set.
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -60,6 +68,12 @@ class Replayer {
         writer.Free(event.slot, event.thread);
       } else if (event.op == Op::kTime) {
         writer.Time(event.size);
+      } else if (event.failed()) {
+        writer.Failure(event.op, event.slot, event.size, event.alignment(), event.thread);
+      } else if (event.op == Op::kRealloc || event.op == Op::kReallocArray) {
+        writer.Reallocate(event.op, event.slot, event.size, event.thread);
+      } else {
+        writer.Append(event);
       }
     }
   }
@@ -78,6 +92,8 @@ void PerEvent(benchmark::State& state, std::uint64_t events, const std::string& 
   state.counters["ns_per_event"] =
       benchmark::Counter(static_cast<double>(events) * 1e-9,
                          benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+  state.counters["events_per_second"] =
+      benchmark::Counter(static_cast<double>(events), benchmark::Counter::kIsIterationInvariantRate);
   state.counters["bytes_per_event"] = static_cast<double>(std::filesystem::file_size(path)) / static_cast<double>(events);
 }
 
@@ -112,6 +128,64 @@ void ReadTrace(benchmark::State& state) {
   }
   PerEvent(state, events, folder.Tape());
 }
+
+// HEAPTAPE_BENCH_TRACE names another trace.
+std::string Sample() {
+  const char* other = std::getenv("HEAPTAPE_BENCH_TRACE");
+  return other != nullptr ? other : HEAPTAPE_SAMPLES_DIR "/guard-small.tape";
+}
+
+constexpr TraceWriterOptions kLive = {.compression_level = 3};
+constexpr TraceWriterOptions kPacked = {.compression_level = 19, .window_log = 25, .block_events = 1u << 18};
+
+std::uint64_t ResidentBytes() {
+  std::ifstream in("/proc/self/statm");
+  std::uint64_t all = 0, resident = 0;
+  in >> all >> resident;
+  return resident * 4096;
+}
+
+void WriteSample(benchmark::State& state) {
+  const Folder folder;
+  const Replayer program(Sample());
+  std::uint64_t live = 0;
+  const std::uint64_t before = ResidentBytes();
+  std::uint64_t after = before;
+  for (auto unused : state) {
+    auto writer = TraceWriter::Create(folder.Tape(), {.program = "bench", .time_resolution_ns = 1'000'000}, kLive);
+    program.Write(**writer);
+    after = std::max(after, ResidentBytes());
+    if (!(*writer)->Finish().ok()) state.SkipWithError("not written");
+    live = TraceReader::Open(folder.Tape()).value()->summary().peak_live_objects;
+  }
+  PerEvent(state, program.events().size(), folder.Tape());
+  state.counters["resident_bytes_per_live_object"] = static_cast<double>(after - before) / static_cast<double>(live);
+}
+
+void ReadSample(benchmark::State& state) {
+  const Folder folder;
+  std::uint64_t events = 0;
+  {
+    const Replayer program(Sample());
+    auto writer = TraceWriter::Create(folder.Tape(), {.program = "bench", .time_resolution_ns = 1'000'000}, state.range(0) ? kPacked : kLive);
+    program.Write(**writer);
+    if (!(*writer)->Finish().ok()) std::abort();
+    events = program.events().size();
+  }
+  for (auto unused : state) {
+    auto reader = TraceReader::Open(folder.Tape());
+    std::uint64_t seen = 0;
+    for (auto block = (*reader)->Next(); block.ok() && !block->events.empty(); block = (*reader)->Next()) {
+      seen += block->events.size();
+      benchmark::DoNotOptimize(block->events.data());
+    }
+    if (seen != events) state.SkipWithError("events are missing");
+  }
+  PerEvent(state, events, folder.Tape());
+}
+
+BENCHMARK(WriteSample)->Unit(benchmark::kMillisecond);
+BENCHMARK(ReadSample)->ArgName("packed")->Arg(0)->Arg(1)->Unit(benchmark::kMillisecond);
 
 void Grid(benchmark::internal::Benchmark* bench) {
   bench->ArgNames({"level", "block_ki_events", "longest_lifetime"})->Unit(benchmark::kMillisecond);

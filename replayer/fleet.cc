@@ -183,11 +183,23 @@ class Fleet {
   std::uint64_t used_ = 0;
 };
 
+// DataLoss where damage lets none of a trace's events be read: a replay of nothing would say that nothing is needed.
+absl::Status CheckReadable(TraceReader& reader) {
+  const TraceSummary& summary = reader.summary();
+  if (summary.event_count == 0 || reader.damage().empty()) return absl::OkStatus();
+  const absl::StatusOr<EventBlock> first = reader.Next();
+  if (!first.ok()) return first.status();
+  if (first->events.empty() || first->events.front() != Event{Op::kLost, 0, 0, 0, summary.event_count}) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(reader.damage().front(), "; none of its ", summary.event_count,
+                                          " events can be read, so there is nothing to replay"));
+}
+
 }  // namespace
 
 absl::StatusOr<FleetTrace> DescribeTrace(const std::string& path) {
   absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(path);
   if (!reader.ok()) return reader.status();
+  if (const absl::Status readable = CheckReadable(**reader); !readable.ok()) return readable;
   const TraceInfo& info = (*reader)->info();
   const TraceSummary& summary = (*reader)->summary();
   FleetTrace trace;

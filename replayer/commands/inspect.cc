@@ -62,6 +62,10 @@ double BytesPerEvent(const TraceSummary& summary) {
                                   : static_cast<double>(summary.file_bytes) / static_cast<double>(summary.event_count);
 }
 
+double PerSecond(std::uint64_t count, std::uint64_t duration_ns) {
+  return duration_ns == 0 ? 0 : static_cast<double>(count) / (static_cast<double>(duration_ns) / 1e9);
+}
+
 const char* HugePagesName(HugePages mode) {
   static constexpr std::array<const char*, 4> kNames = {"unknown", "never", "madvise", "always"};
   return kNames[static_cast<std::size_t>(mode)];
@@ -98,6 +102,7 @@ Json ToJson(const Inspection& found) {
   json["threads"] = statistics.thread_starts + 1;
   json["peak_threads"] = summary.peak_threads;
   json["duration_ns"] = summary.duration_ns;
+  json["events_per_second"] = PerSecond(summary.event_count, summary.duration_ns);
   json["peak_live_bytes"] = statistics.peak_live_bytes;
   json["peak_live_bytes_time_ns"] = statistics.peak_live_bytes_time_ns;
   json["peak_live_objects"] = statistics.peak_live_objects;
@@ -148,12 +153,16 @@ Json ToJson(const Inspection& found) {
   json["lifetime_histogram_events"] = HistogramJson(statistics.lifetime_events);
   json["lifetime_histogram_ns"] = HistogramJson(statistics.lifetime_ns);
   Json series = Json::array();
-  for (const ActivityPoint& point : statistics.activity)
+  std::uint64_t start_ns = 0;
+  for (const ActivityPoint& point : statistics.activity) {
     series.push_back({{"end_time_ns", point.end_time_ns},
                       {"calls", point.calls},
+                      {"calls_per_second", PerSecond(point.calls, point.end_time_ns - start_ns)},
                       {"live_bytes", point.live_bytes},
                       {"live_objects", point.live_objects},
                       {"peak_live_bytes", point.peak_live_bytes}});
+    start_ns = point.end_time_ns;
+  }
   json["series"] = series;
   Json resident = Json::array();
   for (const ResidentSample& sample : found.resident)
@@ -222,9 +231,8 @@ std::string ToText(const Inspection& found) {
   line("machine", absl::StrFormat("%d CPUs, %s memory, %d-byte pages, huge pages %s", info.cpu_count,
                                   BytesText(info.memory_bytes), info.page_bytes, HugePagesName(info.huge_pages)));
   line("duration", absl::StrCat(FormatDuration(summary.duration_ns), ", kept to ", FormatDuration(info.time_resolution_ns)));
-  const double seconds = static_cast<double>(summary.duration_ns) / 1e9;
   line("events", absl::StrCat(FormatCount(summary.event_count), " (", summary.event_count, ")",
-                              seconds > 0 ? absl::StrFormat(", %.0f a second", static_cast<double>(summary.event_count) / seconds) : ""));
+                              summary.duration_ns > 0 ? absl::StrFormat(", %.0f a second", PerSecond(summary.event_count, summary.duration_ns)) : ""));
   line("threads", absl::StrFormat("%d, at most %d at once; %s switches", statistics.thread_starts + 1, summary.peak_threads,
                                   FormatCount(statistics.thread_switches)));
   line("live bytes", absl::StrFormat("at most %s, after %s", BytesText(statistics.peak_live_bytes),
@@ -292,10 +300,10 @@ std::string ToText(const Inspection& found) {
       row = {point.end_time_ns, row.calls + point.calls, point.live_bytes, point.live_objects,
              std::max(row.peak_live_bytes, point.peak_live_bytes)};
     }
-    const double row_seconds = static_cast<double>(row.end_time_ns - start_ns) / 1e9;
+    const double rate = PerSecond(row.calls, row.end_time_ns - start_ns);
     start_ns = row.end_time_ns;
     activity.AddRow({{FormatDuration(row.end_time_ns)},
-                     {row_seconds > 0 ? FormatCount(static_cast<std::uint64_t>(static_cast<double>(row.calls) / row_seconds)) : "-"},
+                     {rate > 0 ? FormatCount(static_cast<std::uint64_t>(rate)) : "-"},
                      {FormatCount(row.live_objects)},
                      {BytesText(row.live_bytes)},
                      {BytesText(row.peak_live_bytes)},

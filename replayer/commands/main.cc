@@ -4,6 +4,7 @@
 
 #include "CLI/CLI.hpp"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/convert.h"
 #include "replayer/commands/manual.h"
 
 int main(int argc, char** argv) {
@@ -29,6 +30,7 @@ int main(int argc, char** argv) {
   AddVerify(program, status);
   AddDump(program, status);
   AddLoadTrace(program, status);
+  AddConvert(program, status);
   AddCut(program, status);
   AddPack(program, status);
   AddScrub(program, status);

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_format.h"
 #include "nlohmann/json.hpp"
@@ -20,6 +21,11 @@ struct Arguments {
   std::string format = "text";
 };
 
+// Recorded events that cannot be read.
+struct Gap {
+  std::uint64_t first_event, events, start_ns, end_ns;
+};
+
 // Reads everything. Returns the exit status.
 absl::StatusOr<int> Verify(const Arguments& arguments) {
   auto opened = TraceReader::Open(arguments.input);
@@ -29,6 +35,8 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
   const std::atomic<bool>* interrupted = CatchInterrupt();
   EventDigest digest;
   std::uint64_t read = 0;
+  std::vector<Gap> gaps;
+  std::uint64_t next_event = 0, now_ns = 0;
   bool restored = false;
   {
     ProgressBoard board;
@@ -39,7 +47,18 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
       if (block->events.empty()) break;
       if (*interrupted) return absl::CancelledError("interrupted");
       restored |= block->restored;
-      if (block->restored) continue;
+      if (block->restored && block->events.front().op == Op::kLost) {
+        const std::uint64_t lost = block->events.front().size;
+        // Behind the last gap there is no checkpoint that would say when it ends.
+        const bool to_the_end = next_event + lost == summary.event_count;
+        gaps.push_back({next_event, lost, now_ns, to_the_end ? summary.duration_ns : block->end_time_ns});
+      }
+      if (block->restored) {
+        next_event = block->first_event;
+        continue;
+      }
+      next_event = block->first_event + block->events.size();
+      now_ns = block->end_time_ns;
       for (const Event& event : block->events) digest.Add(event);
       read += block->events.size();
       board.Update(bar, read);
@@ -52,11 +71,15 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
   const std::uint64_t unreadable = summary.event_count - read;
   const bool good = reader.damage().empty() && unreadable == 0 && same;
   if (arguments.format == "json") {
+    nlohmann::ordered_json json_gaps = nlohmann::ordered_json::array();
+    for (const Gap& gap : gaps)
+      json_gaps.push_back({{"first_event", gap.first_event}, {"events", gap.events}, {"start_ns", gap.start_ns}, {"end_ns", gap.end_ns}});
     const nlohmann::ordered_json json = {{"schema_version", 1},
                                          {"trace", arguments.input},
                                          {"events", summary.event_count},
                                          {"events_readable", read},
                                          {"events_lost", summary.lost_events},
+                                         {"gaps", std::move(json_gaps)},
                                          {"blocks", summary.block_count},
                                          {"complete", summary.complete},
                                          {"has_index", summary.has_index},
@@ -67,6 +90,10 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
     return good ? kExitDone : kExitFailed;
   }
   for (const std::string& sentence : reader.damage()) std::printf("%s\n", sentence.c_str());
+  for (const Gap& gap : gaps)
+    std::printf("%s: lost: %llu events from number %llu on, between %.3f s and %.3f s\n", arguments.input.c_str(),
+                static_cast<unsigned long long>(gap.events), static_cast<unsigned long long>(gap.first_event),
+                static_cast<double>(gap.start_ns) / 1e9, static_cast<double>(gap.end_ns) / 1e9);
   if (!same) std::printf("%s: the events are not those that were recorded\n", arguments.input.c_str());
   std::printf("%s: %llu blocks, %llu events of which %llu are readable", arguments.input.c_str(),
               static_cast<unsigned long long>(summary.block_count), static_cast<unsigned long long>(summary.event_count), static_cast<unsigned long long>(read));

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "tests/fuzz/fix_checksums.h"
-#include "traces/statistics.h"
 #include "traces/trace_reader.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
