@@ -18,6 +18,7 @@
 #include "allocators/family.h"
 #include "allocators/git.h"
 #include "allocators/process.h"
+#include "allocators/specification.h"
 
 namespace heaptape {
 namespace {
@@ -68,6 +69,19 @@ std::string LibraryIn(const std::string& folder, const Family& family, const std
   return "";
 }
 
+// Unpacks an archive into `folder`, which is empty; returns the folder of what was in it.
+absl::StatusOr<std::string> UnpackArchive(const std::string& archive, const std::string& folder, const std::atomic<bool>* cancelled) {
+  const absl::StatusOr<ProcessResult> unpacked = RunProcess({"tar", "-xf", archive, "--no-same-owner"}, {.directory = folder, .cancelled = cancelled});
+  if (!unpacked.ok()) return unpacked.status();
+  if (unpacked->exit_status != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(archive, ": is no archive that tar can read: ", unpacked->errors.substr(0, unpacked->errors.find('\n'))));
+  }
+  // An archive mostly holds one folder.
+  std::vector<fs::path> items;
+  for (const auto& item : fs::directory_iterator(folder)) items.push_back(item.path());
+  return items.size() == 1 && fs::is_directory(items[0]) ? items[0].string() : folder;
+}
+
 class Adding {
  public:
   Adding(const AddRequest& request, const Family& family)
@@ -75,12 +89,18 @@ class Adding {
 
   absl::StatusOr<AddResult> FromPackages();
   absl::StatusOr<AddResult> FromSource(const std::string& source);
-  absl::StatusOr<AddResult> FromDebianSource(const std::string& package, const std::string& folder);
+  absl::StatusOr<AddResult> FromDebianSource(const SourcePackage& source);
 
  private:
   std::string Wanted() const { return request_.version.empty() ? family_.name : absl::StrCat(family_.name, "@", request_.version); }
   bool Answers(const PackageVersion& package) const {
     return VersionAnswers(UpstreamVersion(package.version), WithoutV(request_.version)) || VersionAnswers(package.version, request_.version);
+  }
+  absl::Status CheckRelease(const std::vector<std::string>& known) const {
+    if (std::find(known.begin(), known.end(), request_.release) != known.end()) return absl::OkStatus();
+    const std::string nearest = NearestName(request_.release, known);
+    return absl::InvalidArgumentError(absl::StrCat("there is no Debian release \"", request_.release, "\"", nearest.empty() ? "" : "; did you mean ", nearest,
+                                                   nearest.empty() ? "" : "?", " Known: ", absl::StrJoin(DebianReleases(), ", ")));
   }
   absl::StatusOr<AddResult> Take(const PrivateApt& apt, const PackageVersion& package);
   absl::StatusOr<AddResult> FromGit(const std::string& source);
@@ -143,11 +163,10 @@ absl::StatusOr<AddResult> Adding::FromPackages() {
   if (!apt.ok()) return apt.status();
   std::vector<std::string> releases = apt->releases();
   if (!request_.release.empty()) {
-    if (std::find(releases.begin(), releases.end(), request_.release) == releases.end()) {
-      return absl::InvalidArgumentError(absl::StrCat("there is no Debian release \"", request_.release, "\"; known: ", absl::StrJoin(DebianReleases(), ", ")));
-    }
+    if (absl::Status known = CheckRelease(releases); !known.ok()) return known;
     releases = {request_.release};
   }
+  if (family_.packages.empty()) releases.clear();
   // What is known already is looked through before the network is asked.
   std::stable_partition(releases.begin(), releases.end(), [&](const std::string& release) { return apt->HasIndex(release); });
   std::vector<std::string> offered, unreachable;
@@ -166,13 +185,15 @@ absl::StatusOr<AddResult> Adding::FromPackages() {
       if (homepage.empty()) homepage = apt->Homepage(release, package.package);
     }
   }
-  // A copy of that version inside another source package.
-  for (const SourcePackage& bundled : family_.source_packages) {
-    if (!bundled.version.empty() && bundled.version == WithoutV(request_.version)) {
-      absl::StatusOr<AddResult> result = FromDebianSource(bundled.name, bundled.folder);
-      if (result.ok() || !absl::IsNotFound(result.status())) return result;
+  // The family's own source where it is in no package, and a copy of that version inside another source package.
+  for (const SourcePackage& source : family_.source_packages) {
+    if (source.version.empty() ? family_.packages.empty() : source.version == WithoutV(request_.version)) {
+      absl::StatusOr<AddResult> result = FromDebianSource(source);
+      if (result.ok() || !(absl::IsNotFound(result.status()) || absl::IsUnavailable(result.status()))) return result;
+      unreachable.push_back(std::string(result.status().message()));
+    } else if (!source.version.empty() && !offered.empty()) {
+      offered.push_back(absl::StrCat(source.version, " (source ", source.name, ")"));
     }
-    if (!bundled.version.empty() && !offered.empty()) offered.push_back(absl::StrCat(bundled.version, " (source ", bundled.name, ")"));
   }
   const std::string packages_say =
       offered.empty() ? (unreachable.empty() ? "no Debian release has it" : absl::StrCat("Debian's packages can't be reached (", unreachable.front(), ")"))
@@ -272,30 +293,25 @@ absl::StatusOr<AddResult> Adding::FromFiles(const std::string& source) {
                       if (error) return absl::FailedPreconditionError(absl::StrCat(path.string(), ": cannot be copied: ", error.message()));
                       return folder + "/source";
                     }
-                    const absl::StatusOr<ProcessResult> unpacked =
-                        RunProcess({"tar", "-xf", path.string(), "--no-same-owner"}, {.directory = folder, .cancelled = request_.cancelled});
-                    if (!unpacked.ok()) return unpacked.status();
-                    if (unpacked->exit_status != 0) {
-                      return absl::InvalidArgumentError(absl::StrCat(path.string(), ": is no archive that tar can read: ",
-                                                                     unpacked->errors.substr(0, unpacked->errors.find('\n'))));
-                    }
-                    // An archive mostly holds one folder.
-                    std::vector<fs::path> items;
-                    for (const auto& item : fs::directory_iterator(folder)) items.push_back(item.path());
-                    return items.size() == 1 && fs::is_directory(items[0]) ? items[0].string() : folder;
+                    return UnpackArchive(path.string(), folder, request_.cancelled);
                   }});
 }
 
-absl::StatusOr<AddResult> Adding::FromDebianSource(const std::string& package, const std::string& folder) {
+absl::StatusOr<AddResult> Adding::FromDebianSource(const SourcePackage& source) {
   absl::StatusOr<PrivateApt> apt = Apt();
   if (!apt.ok()) return apt.status();
-  const SourcePackage* known = nullptr;
-  for (const SourcePackage& candidate : family_.source_packages) {
-    if (candidate.name == package && candidate.folder == folder) known = &candidate;
-  }
   std::vector<std::string> releases = apt->releases();
-  if (!request_.release.empty()) releases = {request_.release};
-  else if (known != nullptr && !known->releases.empty()) releases = known->releases;
+  if (!request_.release.empty()) {
+    if (absl::Status known = CheckRelease(releases); !known.ok()) return known;
+    releases = {request_.release};
+  } else if (!source.releases.empty()) {
+    releases = source.releases;
+  }
+  // A bundled copy's version is not the package's.
+  const bool bundled = !source.version.empty() || !source.folder.empty();
+  if (!source.version.empty() && !VersionAnswers(source.version, WithoutV(request_.version))) {
+    return absl::NotFoundError(absl::StrCat("the source package ", source.name, " has ", family_.name, " ", source.version, ", not ", request_.version));
+  }
   std::vector<std::string> offered;
   absl::Status unreachable;
   for (const std::string& release : releases) {
@@ -304,30 +320,39 @@ absl::StatusOr<AddResult> Adding::FromDebianSource(const std::string& package, c
       unreachable = updated;
       continue;
     }
-    const absl::StatusOr<std::vector<PackageVersion>> versions = apt->SourceVersions(release, package);
+    const absl::StatusOr<std::vector<PackageVersion>> versions = apt->SourceVersions(release, source.name);
     if (!versions.ok()) return versions.status();
     for (const PackageVersion& version : *versions) {
-      // A bundled copy's version is not the package's.
-      if (folder.empty() && !Answers(version)) {
+      if (!bundled && !Answers(version)) {
         offered.push_back(absl::StrCat(version.version, " (", release, ")"));
         continue;
       }
-      return BuildIt({.label = request_.version.empty() ? UpstreamVersion(version.version) : WithoutV(request_.version),
-                      .identity = absl::StrCat(package, "_", version.version, folder.empty() ? "" : "_", folder),
-                      .origin = absl::StrCat(folder.empty() ? "" : folder + " of ", "Debian ", release, " source ", package, " ", version.version),
-                      .unpack = [&](const std::string& place) -> absl::StatusOr<std::string> {
-                        absl::StatusOr<std::string> top = apt->UnpackSource(release, package, place);
-                        if (!top.ok()) return top;
-                        const std::string wanted = Join(*top, folder);
-                        if (!fs::is_directory(wanted)) return absl::NotFoundError(absl::StrCat("the source package ", package, " has no folder ", folder));
-                        return wanted;
-                      }},
-                     known != nullptr ? known->build : "");
+      const std::string label = !request_.version.empty() ? WithoutV(request_.version) : !source.version.empty() ? source.version : UpstreamVersion(version.version);
+      absl::StatusOr<AddResult> built = BuildIt(
+          {.label = label,
+           .identity = absl::StrCat(source.name, "_", version.version, source.folder.empty() ? "" : "_", source.folder),
+           .origin = absl::StrCat(source.folder.empty() ? "" : source.folder + " of ", "Debian ", release, " source ", source.name, " ", version.version),
+           .unpack = [&](const std::string& place) -> absl::StatusOr<std::string> {
+             absl::StatusOr<std::string> top = bundled ? apt->DownloadUpstream(version, place) : apt->UnpackSource(version, place);
+             if (top.ok() && bundled) {
+               fs::create_directory(place + "/upstream");
+               top = UnpackArchive(*top, place + "/upstream", request_.cancelled);
+             }
+             if (!top.ok()) return top;
+             const std::string wanted = Join(*top, source.folder);
+             if (!fs::is_directory(wanted)) return absl::NotFoundError(absl::StrCat("the source package ", source.name, " has no folder ", source.folder));
+             return wanted;
+           }},
+          source.build);
+      if (built.ok() || !absl::IsUnavailable(built.status())) return built;
+      // In the mirror's list but not in the mirror: another release may have it.
+      unreachable = built.status();
     }
   }
   if (offered.empty() && !unreachable.ok()) return unreachable;
-  return absl::NotFoundError(absl::StrCat("no Debian release asked has a source package ", package,
-                                          offered.empty() ? "" : absl::StrCat(" of version ", request_.version, "; there is ", absl::StrJoin(offered, ", "))));
+  return absl::NotFoundError(absl::StrCat("no Debian release asked has a source package ", source.name,
+                                          offered.empty() ? "" : absl::StrCat(" of version ", request_.version, "; there is ", absl::StrJoin(offered, ", ")),
+                                          unreachable.ok() ? "" : absl::StrCat(" (", std::string(unreachable.message()), ")")));
 }
 
 absl::StatusOr<AddResult> Adding::FromSource(const std::string& source) {
@@ -335,7 +360,11 @@ absl::StatusOr<AddResult> Adding::FromSource(const std::string& source) {
     const std::string rest = source.substr(sizeof(kDebianSource) - 1);
     const std::size_t slash = rest.find('/');
     if (rest.empty() || slash == 0) return absl::InvalidArgumentError(absl::StrCat("\"", source, "\" names no package; write debian:PACKAGE or debian:PACKAGE/FOLDER"));
-    return FromDebianSource(rest.substr(0, slash), slash == std::string::npos ? "" : rest.substr(slash + 1));
+    SourcePackage wanted{.name = rest.substr(0, slash), .folder = slash == std::string::npos ? "" : rest.substr(slash + 1)};
+    for (const SourcePackage& known : family_.source_packages) {
+      if (known.name == wanted.name && (wanted.folder.empty() || wanted.folder == known.folder)) wanted = known;
+    }
+    return FromDebianSource(wanted);
   }
   std::error_code error;
   const bool is_clone = fs::exists(source + "/.git", error) || (fs::exists(source + "/HEAD", error) && fs::exists(source + "/objects", error));

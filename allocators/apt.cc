@@ -305,17 +305,33 @@ absl::Status PrivateApt::Unpack(const PackageVersion& package, const std::string
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> PrivateApt::UnpackSource(const std::string& release, const std::string& source_package,
-                                                     const std::string& folder) const {
-  if (talk_) talk_(absl::StrCat("downloading the source of ", source_package, " of Debian ", release));
-  const absl::StatusOr<std::string> downloaded =
-      Run(release, true, {"apt-get", "source", "-q", "--only-source", source_package}, folder);
-  if (!downloaded.ok()) return downloaded.status();
+absl::Status PrivateApt::DownloadSource(const PackageVersion& source_package, const std::vector<std::string>& options,
+                                        const std::string& folder) const {
+  const auto& [release, package, version] = source_package;
+  if (talk_) talk_(absl::StrCat("downloading the source of ", package, " ", version, " of Debian ", release));
+  std::vector<std::string> command = {"apt-get", "source", "-q", "--only-source"};
+  command.insert(command.end(), options.begin(), options.end());
+  command.push_back(absl::StrCat(package, "=", version));
+  return Run(release, true, command, folder).status();
+}
+
+absl::StatusOr<std::string> PrivateApt::UnpackSource(const PackageVersion& source_package, const std::string& folder) const {
+  if (absl::Status downloaded = DownloadSource(source_package, {}, folder); !downloaded.ok()) return downloaded;
   std::error_code error;
   for (const auto& item : fs::directory_iterator(folder, error)) {
     if (item.is_directory()) return item.path().string();
   }
-  return absl::DataLossError(absl::StrCat("the source package ", source_package, " of Debian ", release, " unpacked to nothing"));
+  return absl::DataLossError(absl::StrCat("the source package ", source_package.package, " ", source_package.version, " unpacked to nothing"));
+}
+
+absl::StatusOr<std::string> PrivateApt::DownloadUpstream(const PackageVersion& source_package, const std::string& folder) const {
+  if (absl::Status downloaded = DownloadSource(source_package, {"--download-only", "--tar-only"}, folder); !downloaded.ok()) return downloaded;
+  std::error_code error;
+  for (const auto& item : fs::directory_iterator(folder, error)) {
+    const std::string name = item.path().filename().string();
+    if (name.find(".orig.tar.") != std::string::npos && item.path().extension() != ".asc") return item.path().string();
+  }
+  return absl::NotFoundError(absl::StrCat("the source package ", source_package.package, " ", source_package.version, " has no archive of upstream's"));
 }
 
 }  // namespace heaptape

@@ -61,9 +61,11 @@ class PrivateApt {
 
   // Downloads one package and unpacks its files into `folder`.
   absl::Status Unpack(const PackageVersion& package, const std::string& folder) const;
-  // Downloads a source package and unpacks it; returns the folder of its source. Update(..., true) first.
-  absl::StatusOr<std::string> UnpackSource(const std::string& release, const std::string& source_package,
-                                           const std::string& folder) const;
+  // Downloads a source package and unpacks it, Debian's patches applied; returns the folder of its source.
+  // Update(..., true) first.
+  absl::StatusOr<std::string> UnpackSource(const PackageVersion& source_package, const std::string& folder) const;
+  // Downloads only the archive that Debian has of upstream; returns its path. Update(..., true) first.
+  absl::StatusOr<std::string> DownloadUpstream(const PackageVersion& source_package, const std::string& folder) const;
   absl::StatusOr<std::vector<PackageVersion>> SourceVersions(const std::string& release,
                                                              const std::string& source_package) const;
 
@@ -72,6 +74,9 @@ class PrivateApt {
   std::string Root(const std::string& release, bool sources) const;
   absl::StatusOr<std::string> Run(const std::string& release, bool sources, std::vector<std::string> command,
                                   const std::string& directory = "") const;
+
+  absl::Status DownloadSource(const PackageVersion& source_package, const std::vector<std::string>& options,
+                              const std::string& folder) const;
 
   std::string folder_, running_release_;
   AptSource mirror_;

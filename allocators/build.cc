@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "allocators/debian.h"
 #include "allocators/git.h"
 #include "allocators/probe.h"
@@ -29,11 +30,6 @@ std::string FileNameOf(std::string text) {
     if (std::isalnum(static_cast<unsigned char>(c)) == 0 && c != '.' && c != '-' && c != '+') c = '_';
   }
   return text;
-}
-
-bool ProgramIsThere(const std::string& name) {
-  const absl::StatusOr<ProcessResult> found = RunProcess({"sh", "-c", absl::StrCat("command -v ", name)});
-  return found.ok() && found->exit_status == 0;
 }
 
 // Variables of the caller that would change what a build makes or where it looks.
@@ -106,6 +102,21 @@ absl::Status VerifyStored(StoredAllocator& stored, const Family& family, const s
   return absl::OkStatus();
 }
 
+absl::Status CheckBuildNeeds(const Family& family) {
+  std::vector<std::string> missing, packages;
+  for (const std::string& need : family.build_needs) {
+    const std::string program = need.substr(0, need.find(':'));
+    const absl::StatusOr<ProcessResult> found = RunProcess({"sh", "-c", "command -v \"$1\"", "sh", program});
+    if (!found.ok()) return found.status();
+    if (found->exit_status == 0) continue;
+    missing.push_back(program);
+    packages.push_back(need.substr(need.find(':') + 1));
+  }
+  if (missing.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("building ", family.name, " needs ", absl::StrJoin(missing, ", "), ", not here: apt-get install ",
+                                                    absl::StrJoin(packages, " ")));
+}
+
 ResolvedAllocator Resolved(const StoredAllocator& stored, const Family& family) {
   return {.family = stored.family,
           .version = stored.version,
@@ -128,11 +139,7 @@ absl::StatusOr<StoredAllocator> Build(const Store& store, const Family& family, 
   const std::string log = store.LogPath(family.name, key);
   const auto make = [&](const std::string& folder) -> absl::StatusOr<StoredAllocator> {
     if (options.commands.empty()) {
-      for (const std::string& program : family.build_needs) {
-        if (!ProgramIsThere(program)) {
-          return absl::FailedPreconditionError(absl::StrCat("building ", family.name, " needs ", program, ", which is not here; install it"));
-        }
-      }
+      if (absl::Status needs = CheckBuildNeeds(family); !needs.ok()) return needs;
     }
     // The source lies outside the entry's folder, where a build in a parent's git repository can't happen.
     const std::string work = folder + "/.work", prefix = folder + "/prefix";

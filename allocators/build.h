@@ -41,6 +41,9 @@ struct BuildOptions {
 absl::StatusOr<StoredAllocator> Build(const Store& store, const Family& family, const Source& source,
                                       const BuildOptions& options, bool* was_there = nullptr);
 
+// FailedPrecondition names what the family's own build calls and is not here, with the packages to install.
+absl::Status CheckBuildNeeds(const Family& family);
+
 // What a worker needs to load a stored allocator.
 ResolvedAllocator Resolved(const StoredAllocator& stored, const Family& family);
 

@@ -32,7 +32,10 @@ constexpr const char* kLibraryFolders[] = {"/usr/local/lib", "/usr/lib/x86_64-li
 
 std::vector<std::string> FamilyNames() {
   std::vector<std::string> names;
-  for (const Family* family : Families()) names.push_back(family->name);
+  for (const Family* family : Families()) {
+    names.push_back(family->name);
+    names.insert(names.end(), family->aliases.begin(), family->aliases.end());
+  }
   return names;
 }
 
@@ -262,7 +265,10 @@ absl::StatusOr<std::vector<ResolvedAllocator>> ResolveAllocators(const std::stri
     for (const Family* family : Families()) {
       if (!family->in_all) continue;
       std::vector<ResolvedAllocator> found = AllocatorsHere(*family, cache_folder);
-      std::move(found.begin(), found.end(), std::back_inserter(all));
+      for (ResolvedAllocator& allocator : found) {
+        if (absl::Status asked = AskVersion(*family, cache_folder, allocator); !asked.ok()) allocator.problem = std::string(asked.message());
+        all.push_back(std::move(allocator));
+      }
     }
     return all;
   }

@@ -14,7 +14,7 @@ namespace heaptape {
 // One allocator, found on this machine and ready for a worker to load.
 struct ResolvedAllocator {
   std::string family;         // "mimalloc"; "library" for a path outside the catalog
-  std::string version;        // as the catalog or package says; the worker asks the library itself
+  std::string version;        // as the library itself says once resolved; else as its package or build is named
   std::string library_path;   // absolute; empty: the malloc of the C library the worker runs under
   std::string loader_path;    // another glibc's ld-linux; empty: the system's
   std::string loader_library_path;  // its --library-path
@@ -25,6 +25,7 @@ struct ResolvedAllocator {
   // The tunables as the user gave them ("purge_delay", "0"), for results.
   std::vector<std::pair<std::string, std::string>> tunables;
   std::string origin;         // "Debian package libmimalloc2.0 2.0.9+ds-2", "/path", "built from v2.1.7"
+  std::string problem;        // of one among "all" that can't be replayed: a sentence; empty: none
 
   // "mimalloc 2.0.9 purge_delay=0"
   std::string DisplayName() const;
@@ -44,9 +45,9 @@ struct CatalogOptions {
 };
 
 // Resolves what a user wrote after --allocator: "glibc", "mimalloc@2.0.9", "./libfoo.so",
-// "jemalloc@5.3.0:dirty_decay_ms=0,narenas=4", or "all" (each family's versions that are here). A library
-// that is named is asked its version: FailedPrecondition where it cannot be loaded or is another than the
-// one named. NotFound names the nearest known name and how to get it; InvalidArgument names the nearest
+// "jemalloc@5.3.0:dirty_decay_ms=0,narenas=4", or "all" (each family's versions that are here). Each
+// library is asked its version and a few blocks: FailedPrecondition where it cannot be loaded, is another than
+// the one named, or takes its blocks from the C library; among "all" that is the allocator's `problem`. NotFound names the nearest known name and how to get it; InvalidArgument names the nearest
 // known tunable, also where the family knows a tunable that this version lacks.
 absl::StatusOr<std::vector<ResolvedAllocator>> ResolveAllocators(const std::string& specification,
                                                                  const CatalogOptions& options = {});

@@ -38,17 +38,19 @@ struct DebianPackage {
   std::string library;                // file name of the shared library; glob with *
 };
 
-// A Debian source package that carries the family's source, its own or a bundled copy.
+// A Debian source package that carries the family's source, its own or a bundled copy. Its own is built with
+// Debian's patches, a bundled copy as the bundling project has it.
 struct SourcePackage {
   std::string name;
   std::string folder;                 // of the family's source inside it; empty: all of it
-  std::string version;                // of a bundled copy; empty: the package's own
+  std::string version;                // of a bundled copy; empty: the family's own package, which names it
   std::vector<std::string> releases;  // where that is so; empty: any
   std::string build;                  // commands in place of the family's own; empty: the family's
 };
 
 struct Family {
   std::string name;
+  std::vector<std::string> aliases;   // names of its project that people use as well
   std::string summary;                // one line
   std::string symbol_prefix;          // put before "malloc" and so on
 
@@ -79,7 +81,8 @@ struct Family {
   std::vector<SourcePackage> source_packages;
   // Shell commands run in a copy of the source with $PREFIX (install there), $JOBS and $OPTIONS set.
   std::string build;
-  std::vector<std::string> build_needs;         // programs the build calls
+  // Programs the build calls, "PROGRAM:PACKAGE" where the Debian package that has it is named otherwise.
+  std::vector<std::string> build_needs;
   std::vector<std::string> tag_forms;           // of upstream tags, with VERSION: "v" "VERSION"
   std::string library_after_build;    // glob under $PREFIX; empty: `libraries` anywhere under it
 
@@ -90,7 +93,7 @@ struct Family {
 // Every family, by name.
 const std::vector<const Family*>& Families();
 
-// nullptr if there is none of that name.
+// By name or alias; nullptr if there is none.
 const Family* FindFamily(const std::string& name);
 
 }  // namespace heaptape

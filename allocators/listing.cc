@@ -86,13 +86,14 @@ absl::StatusOr<Listing> ListAllocators(const ListOptions& options) {
                              .command = absl::StrCat("heaptape allocators add ", family->name, "@", version, " --release ", release)});
       }
     }
-    for (const SourcePackage& bundled : family->source_packages) {
-      if (bundled.version.empty()) continue;
+    for (const SourcePackage& source : family->source_packages) {
+      const bool own = source.version.empty();
+      if (own && !family->packages.empty()) continue;
       available.push_back({.family = family->name,
-                           .version = bundled.version,
+                           .version = source.version,
                            .state = ListedAllocator::State::kAvailable,
-                           .origin = absl::StrCat(bundled.folder, " of Debian source package ", bundled.name),
-                           .command = absl::StrCat("heaptape allocators add ", family->name, "@", bundled.version)});
+                           .origin = absl::StrCat(source.folder.empty() ? "" : source.folder + " of ", "Debian source package ", source.name),
+                           .command = absl::StrCat("heaptape allocators add ", family->name, own ? "" : "@", source.version)});
     }
     std::stable_sort(available.begin(), available.end(), [](const ListedAllocator& a, const ListedAllocator& b) {
       return CompareVersions(a.version, b.version) < 0;

@@ -2,7 +2,6 @@
 
 #include <dlfcn.h>
 #include <elf.h>
-#include <gnu/libc-version.h>
 #include <link.h>
 #include <stdio.h>
 #include <string.h>
@@ -43,33 +42,6 @@ class Library {
   const char* prefix_;
   link_map* map_ = nullptr;
 };
-
-void AskVersion(const Library& library, const char* prefix, char* text, std::size_t bytes) {
-  if (auto* mallctl = reinterpret_cast<int (*)(const char*, void*, std::size_t*, void*, std::size_t)>(
-          library.FindOwn(*prefix ? "je_mallctl" : "mallctl"))) {
-    const char* version = nullptr;
-    std::size_t length = sizeof(version);
-    if (mallctl("version", &version, &length, nullptr, 0) == 0 && version != nullptr) {
-      // "5.3.0-0-g54eaed1d8b56b1aa528be3bdd1877e59c56fa90c"
-      snprintf(text, bytes, "%.*s", static_cast<int>(strcspn(version, "-")), version);
-    }
-  } else if (auto* mi_version = reinterpret_cast<int (*)()>(library.FindOwn("mi_version"))) {
-    const int v = mi_version();  // 209: 2.0.9; from 3.3 on 30304: 3.3.4
-    if (v >= 10000) {
-      snprintf(text, bytes, "%d.%d.%d", v / 10000, v / 100 % 100, v % 100);
-    } else {
-      snprintf(text, bytes, "%d.%d.%d", v / 100, v / 10 % 10, v % 10);
-    }
-  } else if (auto* tc_version = reinterpret_cast<const char* (*)(int*, int*, const char**)>(library.FindOwn("tc_version"))) {
-    if (const char* version = tc_version(nullptr, nullptr, nullptr)) {
-      // "gperftools 2.10"
-      const char* number = strpbrk(version, "0123456789");
-      snprintf(text, bytes, "%s", number != nullptr ? number : version);
-    }
-  } else if (library.FindOwn("gnu_get_libc_version") != nullptr) {
-    snprintf(text, bytes, "%s", gnu_get_libc_version());
-  }
-}
 
 struct BuildIdSearch {
   ElfW(Addr) base;
@@ -129,7 +101,6 @@ bool LoadAllocator(const char* library_path, const char* prefix, LoadedAllocator
   library.Find("malloc_trim", f.malloc_trim);
   library.Find("mallopt", f.mallopt);
   snprintf(result.library_path, sizeof(result.library_path), "%s", library.map()->l_name);
-  AskVersion(library, prefix, result.version, sizeof(result.version));
   BuildIdSearch search{library.map()->l_addr, result.build_id, sizeof(result.build_id)};
   dl_iterate_phdr(FindBuildId, &search);
   return true;

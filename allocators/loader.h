@@ -16,7 +16,6 @@ struct LoadedAllocator {
   AllocatorFunctions functions;
   void* handle = nullptr;       // of dlopen
   char library_path[4096] = {};  // the file that was mapped
-  char version[64] = {};        // asked from the library itself; empty where it has no such question
   char build_id[64] = {};       // hex digits of its GNU build id; empty if it has none
 };
 

@@ -5,7 +5,7 @@
 // LIBRARY is "" for the malloc of the C library this runs under; VERSION-QUERY is "", "text:SYMBOL",
 // "number:SYMBOL" or "mallctl:SYMBOL". Prints one line per fact ("version 2.0.9", "check realloc passed",
 // "check huge failed malloc(SIZE_MAX) did not fail"); exit status 1 with an "error" line where the library
-// can't be loaded. Like the replay worker it needs the C library alone and has a malloc of its own, so that
+// can't be loaded or the blocks are not its own. Like the replay worker it needs the C library alone and has a malloc of its own, so that
 // all that the tested allocator sees comes from the checks. Each check runs in a process of its own: one
 // that crashes or hangs fails alone.
 
@@ -108,7 +108,7 @@ void CheckInterposition() {
     const bool is_c_library = dlsym(c_library, "malloc") == reinterpret_cast<void*>(target.malloc) || loaded.handle == c_library;
     const std::size_t before = information != nullptr ? information().uordblks + information().hblkhd : 0;
     void* blocks[256];
-    for (void*& block : blocks) block = Malloc(1000);
+    for (void*& block : blocks) block = target.malloc(1000);
     const std::size_t after = information != nullptr ? information().uordblks + information().hblkhd : 0;
     for (void* block : blocks) target.free(block);
     if (information == nullptr) return;
@@ -407,10 +407,17 @@ constexpr Check kChecks[] = {
     {"huge_errno", CheckHugeErrno},
 };
 
-void RunCheck(const Check& check) {
+// "passed", "absent FUNCTION" or "failed SENTENCE". `ended`: the check came to its end, so that the sentence is its own.
+struct Outcome {
+  char text[600] = {};
+  bool ended = false;
+};
+
+Outcome RunCheck(const Check& check) {
+  Outcome outcome;
   int ends[2];
   fflush(stdout);
-  if (pipe(ends) != 0) return;
+  if (pipe(ends) != 0) return outcome;
   const pid_t pid = fork();
   if (pid == 0) {
     dup2(ends[1], STDOUT_FILENO);
@@ -422,25 +429,25 @@ void RunCheck(const Check& check) {
     End("passed", "", none);
   }
   close(ends[1]);
-  char outcome[600] = {};
   std::size_t length = 0;
-  for (ssize_t got; length < sizeof(outcome) - 1 && (got = read(ends[0], outcome + length, sizeof(outcome) - 1 - length)) > 0;) {
+  for (ssize_t got; length < sizeof(outcome.text) - 1 && (got = read(ends[0], outcome.text + length, sizeof(outcome.text) - 1 - length)) > 0;) {
     length += static_cast<std::size_t>(got);
   }
   close(ends[0]);
   int status = 0;
   waitpid(pid, &status, 0);
-  for (char* c = outcome; *c != 0; ++c) {
+  for (char* c = outcome.text; *c != 0; ++c) {
     if (*c == '\n') *c = ' ';
   }
   if (WIFSIGNALED(status)) {
     const int signal = WTERMSIG(status);
-    printf("check %s failed %s\n", check.name, signal == SIGALRM ? "did not end" : strsignal(signal));
+    snprintf(outcome.text, sizeof(outcome.text), "failed %s", signal == SIGALRM ? "did not end" : strsignal(signal));
   } else if (length == 0) {
-    printf("check %s failed ended with exit status %d\n", check.name, WEXITSTATUS(status));
+    snprintf(outcome.text, sizeof(outcome.text), "failed ended with exit status %d", WEXITSTATUS(status));
   } else {
-    printf("check %s %s\n", check.name, outcome);
+    outcome.ended = true;
   }
+  return outcome;
 }
 
 // --- version ----------------------------------------------------------------------------------------
@@ -490,7 +497,11 @@ int Main(int argc, char** argv) {
   if (*loaded.build_id != 0) printf("build_id %s\n", loaded.build_id);
   PrintVersion(argv[3]);
   if (argc == 5) {
-    for (const Check& check : kChecks) RunCheck(check);
+    for (const Check& check : kChecks) printf("check %s %s\n", check.name, RunCheck(check).text);
+  } else if (const Outcome outcome = RunCheck(kChecks[0]); outcome.ended && strncmp(outcome.text, "failed ", 7) == 0) {
+    // One that crashes instead may still be replayed: the crash is what came of it.
+    printf("error %s: %s\n", *argv[1] != 0 ? argv[1] : "the C library", outcome.text + 7);
+    return 1;
   }
   printf("done\n");
   fflush(stdout);

@@ -162,7 +162,6 @@ void CopyFindings(const WorkerProcess& process, RunResult& result) {
       findings.engine == static_cast<std::uint32_t>(worker::EngineMode::kLockstep) ? "lockstep" : "fast";
   result.library_path = findings.library_path;
   result.build_id = findings.build_id;
-  if (*findings.version != 0) result.version = findings.version;
 }
 
 // Why the run ended early, if it did.
@@ -198,6 +197,7 @@ absl::StatusOr<RunResult> Replay(const std::string& trace_path, const ResolvedAl
 
 absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& allocator, const ReplayOptions& options) {
   const SteadyClock::time_point start = SteadyClock::now();
+  if (!allocator.problem.empty()) return absl::FailedPreconditionError(allocator.problem);
   const TraceInfo& info = reader.info();
   const TraceSummary& summary = reader.summary();
 

@@ -44,8 +44,22 @@ extern const Family mimalloc = {
     .statistics = "mi_stats_print_out(), mi_process_info()",
     .purge = "mi_collect(true)",
     .packages = {{"libmimalloc3", "libmimalloc.so.3*"}, {"libmimalloc2.0", "libmimalloc.so.2*"}},
-    .source_packages = {{.name = "mimalloc"},
-                        {.name = "mold", .folder = "third-party/mimalloc", .version = "2.1.9", .releases = {"trixie"}}},
+    .source_packages =
+        {
+            {.name = "mimalloc"},
+            {.name = "mold", .folder = "third-party/mimalloc", .version = "2.1.9", .releases = {"trixie"}},
+            // Changed for Python: what its collector has to say of pages is left out, the rest is as its build has it.
+            {.name = "python3.13",
+             .version = "2.1.2",
+             .releases = {"trixie", "forky"},
+             .build = "mkdir -p \"$PREFIX/lib\" && ${CC:-cc} -O3 -DNDEBUG -std=gnu11 -w -shared -fPIC -fvisibility=hidden "
+                      "-ftls-model=initial-exec -fno-builtin-malloc -DMI_MALLOC_OVERRIDE -DMI_SHARED_LIB -DMI_SHARED_LIB_EXPORT "
+                      "'-D_PyMem_mi_page_maybe_free(page,queue,force)=(_mi_page_free(page,queue,force),true)' "
+                      "'-D_PyMem_mi_page_is_safe_to_free(page)=true' '-D_PyMem_mi_heap_collect_qsbr(heap)=((void)0)' "
+                      "'-D_PyMem_mi_page_clear_qsbr(page)=((void)0)' '-D_PyMem_mi_page_reclaimed(page)=((void)0)' "
+                      "$OPTIONS -I Include/internal -I Include/internal/mimalloc Objects/mimalloc/static.c -lpthread "
+                      "-o \"$PREFIX/lib/libmimalloc.so.2\""},
+        },
     .build = "cmake -S . -B out -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=\"$PREFIX\" -DMI_BUILD_TESTS=OFF "
              "-DMI_BUILD_STATIC=OFF -DMI_BUILD_OBJECT=OFF $OPTIONS && cmake --build out -j$JOBS && cmake --install out",
     .build_needs = {"cmake", "gcc", "make"},

@@ -33,7 +33,7 @@ extern const Family scudo = {
     .build = "mkdir -p \"$PREFIX/lib\" && cd compiler-rt/lib/scudo/standalone && ${CXX:-c++} -O3 -fPIC -shared "
              "-std=c++17 -fno-exceptions -fno-rtti -msse4.2 $OPTIONS -I include -I . $(ls *.cpp | grep -v fuzz) "
              "-lpthread -o \"$PREFIX/lib/libclang_rt.scudo_standalone-x86_64.so\"",
-    .build_needs = {"c++"},
+    .build_needs = {"g++"},
     .tag_forms = {"llvmorg-VERSION"},
 };
 

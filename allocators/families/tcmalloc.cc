@@ -6,6 +6,7 @@ namespace heaptape::families {
 
 extern const Family tcmalloc = {
     .name = "tcmalloc",
+    .aliases = {"gperftools"},
     .summary = "gperftools: caches per thread before central lists of spans",
     .libraries = {"libtcmalloc_minimal.so.4"},
     .version_query = VersionQuery::kText,
@@ -33,7 +34,7 @@ extern const Family tcmalloc = {
     .build = "{ [ -x configure ] || ./autogen.sh; } && ./configure --prefix=\"$PREFIX\" --enable-minimal "
              "--disable-static --disable-debugalloc $OPTIONS && make -j$JOBS libtcmalloc_minimal.la && "
              "make install-libLTLIBRARIES",
-    .build_needs = {"g++", "make", "autoconf", "automake", "libtoolize"},
+    .build_needs = {"g++", "make", "autoconf", "automake", "libtoolize:libtool"},
     .tag_forms = {"gperftools-VERSION"},
 };
 

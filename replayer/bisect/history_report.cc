@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -172,6 +173,15 @@ Json ToJson(const Measurement& measurement, const HistoryReport& report, std::si
   return json;
 }
 
+// How many events were replayed of a recording that is damaged; nothing where all were.
+std::optional<std::uint64_t> EventsBeforeDamage(const HistoryReport& report) {
+  std::uint64_t fewest = report.trace.events;
+  for (const Measurement& measurement : ShownMeasurements(report)) {
+    for (const RunResult& run : measurement.outcome.runs) fewest = std::min(fewest, run.events_replayed);
+  }
+  return fewest < report.trace.events ? std::optional(fewest) : std::nullopt;
+}
+
 const char* EndName(Bisection::End end) {
   switch (end) {
     case Bisection::End::kFound: return "found";
@@ -191,6 +201,9 @@ const std::vector<Measurement>& ShownMeasurements(const HistoryReport& report) {
 
 std::vector<std::string> Findings(const HistoryReport& report) {
   std::vector<std::string> lines;
+  if (const std::optional<std::uint64_t> events = EventsBeforeDamage(report)) {
+    lines.push_back(absl::StrCat("The recording is damaged: every commit was measured on its first ", *events, " of ", report.trace.events, " events."));
+  }
   const Metric metric = report.metric;
   if (!report.bisection.has_value()) {
     const std::vector<Step> steps = LargestSteps(report.threshold, report.sweep);
@@ -280,6 +293,7 @@ std::string HistoryJson(const HistoryReport& report) {
                    {"program", report.trace.program},
                    {"recorded_under", report.trace.recorded_under},
                    {"events", report.trace.events},
+                   {"events_measured", EventsBeforeDamage(report).value_or(report.trace.events)},
                    {"duration_ns", report.trace.duration_ns}};
   json["family"] = report.family;
   json["source"] = report.source;

@@ -17,7 +17,9 @@
 namespace heaptape {
 
 // Outcomes of earlier walks, one small file each in a folder of the cache. What is in a file that cannot be
-// read is measured again. Safe beside other processes.
+// read is measured again. Safe beside other processes. ResultCache keeps replays by the bytes of a library; this
+// one is asked by commit, before there is a library: what is known need not be built, and that a commit does not
+// build is known as well.
 class OutcomeCache {
  public:
   explicit OutcomeCache(std::string folder) : folder_(std::move(folder)) {}

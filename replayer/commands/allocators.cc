@@ -1,6 +1,3 @@
-#include <csignal>
-
-#include <atomic>
 #include <cstdio>
 #include <map>
 #include <memory>
@@ -18,6 +15,7 @@
 #include "allocators/store.h"
 #include "nlohmann/json.hpp"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/interrupt.h"
 #include "replayer/commands/output.h"
 #include "replayer/export/text_table.h"
 
@@ -40,10 +38,6 @@ struct Arguments {
   // tunables
   std::string family;
 };
-
-std::atomic<bool> interrupted = false;
-
-void Interrupt(int) { interrupted = true; }
 
 void Talk(const std::string& sentence) { std::fprintf(stderr, "heaptape: %s\n", sentence.c_str()); }
 
@@ -115,12 +109,11 @@ nlohmann::json ToJson(const Listing& listing) {
 }
 
 int RunList(const Arguments& arguments) {
-  signal(SIGINT, Interrupt);
   const absl::StatusOr<Listing> listing = ListAllocators({.cache_folder = CacheFolder(arguments),
                                                           .update = arguments.update,
                                                           .conformance = !arguments.no_check,
                                                           .talk = TerminalForStdout().width > 0 ? heaptape::Talk(Talk) : nullptr,
-                                                          .cancelled = &interrupted});
+                                                          .cancelled = &StopOnInterrupt()});
   if (!listing.ok()) return Fail(listing.status());
   std::string text;
   switch (arguments.format) {
@@ -147,7 +140,6 @@ int RunList(const Arguments& arguments) {
 // --- add --------------------------------------------------------------------------------------------
 
 int RunAdd(const Arguments& arguments) {
-  signal(SIGINT, Interrupt);
   const absl::StatusOr<AllocatorSpecification> specification = ParseSpecification(arguments.what);
   if (!specification.ok()) return Fail(specification.status());
   if (!specification->path.empty()) {
@@ -171,7 +163,7 @@ int RunAdd(const Arguments& arguments) {
                                                         .cache_folder = CacheFolder(arguments),
                                                         .command = command,
                                                         .talk = Talk,
-                                                        .cancelled = &interrupted});
+                                                        .cancelled = &StopOnInterrupt()});
   if (!added.ok()) {
     if (absl::IsCancelled(added.status())) Talk("interrupted; nothing half-finished is left");
     return absl::IsCancelled(added.status()) ? kExitFailed : Fail(added.status());

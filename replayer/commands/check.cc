@@ -54,6 +54,10 @@ absl::StatusOr<Verdict> Measure(const CheckArguments& arguments, Metric metric, 
     if (cancelled) return absl::CancelledError("interrupted");
     if (!run.ok()) return Verdict{.untestable = std::string(run.status().message())};
     if (run->error.has_value()) return Verdict{.untestable = *run->error};
+    if (seed == 0 && run->events_replayed < events) {
+      std::fprintf(stderr, "heaptape: %s: is damaged; judged on its first %s of %s events\n", arguments.judge.trace.c_str(),
+                   std::to_string(run->events_replayed).c_str(), std::to_string(events).c_str());
+    }
     measurement.outcome.runs.push_back(*std::move(run));
   }
   FillValue(metric, &measurement);

@@ -40,9 +40,8 @@ struct FamilyChoice {
 absl::StatusOr<FamilyChoice> ChooseFamily(const HistoryOptions& options) {
   const std::size_t colon = options.family.find(':');
   FamilyChoice choice;
-  std::string name = options.family.substr(0, colon);
+  const std::string name = options.family.substr(0, colon);
   if (colon != std::string::npos) choice.tunables = options.family.substr(colon);
-  if (name == "gperftools") name = "tcmalloc";  // the project and its allocator
   if (const Family* known = FindFamily(name)) {
     choice.family = *known;
   } else if (!options.build.empty()) {
@@ -60,12 +59,7 @@ absl::StatusOr<FamilyChoice> ChooseFamily(const HistoryOptions& options) {
     return absl::InvalidArgumentError("--build needs --library: the path of what it builds, from the top of the source");
   }
   if (options.build.empty()) {
-    for (const std::string& program : choice.family.build_needs) {
-      const absl::StatusOr<ProcessResult> there = RunProcess({"sh", "-c", "command -v \"$1\"", "sh", program});
-      if (there.ok() && there->exit_status != 0) {
-        return absl::FailedPreconditionError(absl::StrCat("building ", choice.family.name, " needs ", program, ", which is not here; install it"));
-      }
-    }
+    if (absl::Status needs = CheckBuildNeeds(choice.family); !needs.ok()) return needs;
   }
   return choice;
 }

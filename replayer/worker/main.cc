@@ -131,7 +131,6 @@ int Main() {
     const bool loaded = LoadAllocator(settings.library_path, settings.symbol_prefix, allocator, findings.error, sizeof(findings.error));
     WatchCalls(false);
     if (!loaded) FinishWorker(Phase::kFailedToStart);
-    CopyText(findings.version, allocator.version, sizeof(findings.version));
     CopyText(findings.build_id, allocator.build_id, sizeof(findings.build_id));
     CopyText(findings.library_path, allocator.library_path, sizeof(findings.library_path));
   }

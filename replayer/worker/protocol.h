@@ -118,7 +118,6 @@ struct Findings {
   std::uint32_t fsgsbase;          // 1: threads change by wrfsbase, 0: by arch_prctl
   std::uint32_t threads_refused;   // threads the allocator wanted to start for itself
   char error[512];                 // kFailedToStart, kStopped: why
-  char version[64];                // as the library says of itself
   char build_id[64];
   char library_path[4096];         // as loaded
 };

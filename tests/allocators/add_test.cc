@@ -21,7 +21,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
-using ::testing::Not;
+using ::testing::MatchesRegex;
 
 // Size and time of every file of the system's own apt and dpkg state, and of the folders themselves.
 std::map<std::string, std::string> SystemState() {
@@ -80,8 +80,10 @@ TEST_F(AddTest, AnotherReleasesPackageWithoutTouchingTheSystem) {
   EXPECT_THAT(std::string(absent.status().message()), HasSubstr("3.0.1 (trixie)"));
   EXPECT_THAT(std::string(absent.status().message()), HasSubstr("--source"));
   AddRequest request = Request("mimalloc", "3.0.1");
-  request.release = "buzz";
-  EXPECT_EQ(AddAllocator(request).status().code(), absl::StatusCode::kInvalidArgument);
+  request.release = "tricksie";
+  const auto unknown = AddAllocator(request);
+  EXPECT_EQ(unknown.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(unknown.status().message()), HasSubstr("did you mean trixie?"));
 
   // And the list says what else can.
   const auto listing = ListAllocators({.cache_folder = cache_, .conformance = false});
@@ -108,6 +110,38 @@ TEST_F(AddTest, AnotherCLibraryRunsUnderItsOwnLoader) {
   ASSERT_TRUE(facts.ok()) << facts.status();
   EXPECT_THAT(facts->library_path, HasSubstr(cache_));
   for (const ConformanceCheck& check : facts->checks) EXPECT_EQ(check.outcome, ConformanceCheck::Outcome::kPassed) << check.name << ": " << check.detail;
+}
+
+// No package has its malloc as a library.
+TEST_F(AddTest, WhatNoPackageHasIsBuiltFromItsDebianSource) {
+  AddRequest request = Request("musl", "");
+  request.release = "";
+  const auto added = AddAllocator(request);
+  ASSERT_TRUE(added.ok()) << added.status();
+  EXPECT_THAT(added->allocator.origin, HasSubstr("source musl"));
+  EXPECT_THAT(added->allocator.version, MatchesRegex("[0-9]+\\.[0-9].*"));
+  const auto facts = AskLibrary(added->allocator, FindFamily("musl"), {.conformance = true});
+  ASSERT_TRUE(facts.ok()) << facts.status();
+  for (const ConformanceCheck& check : facts->checks) {
+    EXPECT_NE(check.outcome, ConformanceCheck::Outcome::kFailed) << check.name << ": " << check.detail;
+  }
+}
+
+// Indexes of sources and archives of tens of megabytes.
+TEST_F(AddTest, CopiesInsideOtherProjectsSources) {
+  if (std::getenv("HEAPTAPE_LONG_TESTS") == nullptr) GTEST_SKIP() << "downloads 40 MB; set HEAPTAPE_LONG_TESTS";
+  for (const char* version : {"2.1.2", "2.1.9"}) {
+    AddRequest request = Request("mimalloc", version);
+    request.release = "";
+    const auto added = AddAllocator(request);
+    ASSERT_TRUE(added.ok()) << added.status();
+    EXPECT_EQ(added->allocator.version, version);
+  }
+  AddRequest request = Request("mimalloc", "2.1.5");
+  request.source = "debian:mold";
+  const auto wrong = AddAllocator(request);
+  EXPECT_EQ(wrong.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(wrong.status().message()), HasSubstr("the source package mold has mimalloc 2.1.9, not 2.1.5"));
 }
 
 TEST_F(AddTest, WithoutANetworkALocalPathIsAskedFor) {

@@ -153,6 +153,16 @@ TEST_F(BuildTest, WhatCantBeFetchedSaysToNameALocalPath) {
   EXPECT_THAT(std::string(absent.status().message()), HasSubstr("give the path of a clone where the network is not there"));
 }
 
+TEST_F(BuildTest, WhatTheBuildCallsAndIsNotHereIsNamedWithItsPackage) {
+  Family family = *FindFamily("mimalloc");
+  family.build_needs = {"sh", "no-such-autoconf", "no-such-libtoolize:no-such-libtool"};
+  const absl::Status needs = CheckBuildNeeds(family);
+  EXPECT_EQ(needs.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(needs.message(), "building mimalloc needs no-such-autoconf, no-such-libtoolize, not here: apt-get install no-such-autoconf no-such-libtool");
+  family.build_needs = {"sh"};
+  EXPECT_TRUE(CheckBuildNeeds(family).ok());
+}
+
 TEST_F(BuildTest, UnknownFamilyNamesTheNearest) {
   AddRequest request = Request("", source_);
   request.family = "mimaloc";

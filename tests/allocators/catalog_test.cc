@@ -1,10 +1,14 @@
 #include "allocators/catalog.h"
 
+#include <stdlib.h>
+
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <set>
 
 #include "allocators/family.h"
+#include "allocators/store.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -116,6 +120,73 @@ TEST(Catalog, AllIsEveryInstalledFamilyButTheBaseline) {
   EXPECT_TRUE(families.count("tcmalloc"));
   EXPECT_FALSE(families.count("bump"));
   EXPECT_EQ(ResolveAllocators("all:x=1").status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+// A family's file is all that there is of it: what loads, asks, tunes and builds names none.
+TEST(Catalog, NoFamilyIsNamedOutsideItsFile) {
+  namespace fs = std::filesystem;
+  for (const auto& item : fs::recursive_directory_iterator(fs::path(HEAPTAPE_SOURCE_DIR) / "allocators")) {
+    const std::string extension = item.path().extension().string();
+    if ((extension != ".cc" && extension != ".in" && extension != ".txt") || item.path().parent_path().filename() == "families") continue;
+    std::ifstream file(item.path());
+    std::string code((std::istreambuf_iterator<char>(file)), {});
+    for (const Family* family : Families()) {
+      std::vector<std::string> quoted = {"\"" + family->name + "\"", "families/" + family->name};
+      for (const std::string& alias : family->aliases) quoted.push_back("\"" + alias + "\"");
+      // The C library is named where the machine is made to look as recorded, whatever is replayed.
+      if (family->builtin == Family::Builtin::kSystemMalloc) continue;
+      for (const std::string& name : quoted) EXPECT_EQ(code.find(name), std::string::npos) << item.path() << " names " << name;
+    }
+  }
+}
+
+TEST(Catalog, AProjectsNameIsItsAllocators) {
+  EXPECT_EQ(Only("gperftools").family, "tcmalloc");
+  EXPECT_THAT(std::string(ResolveAllocators("gperftool").status().message()), HasSubstr("Did you mean gperftools?"));
+}
+
+class CatalogOfToysTest : public ::testing::Test {
+ protected:
+  CatalogOfToysTest() {
+    char name[] = "/tmp/heaptape-catalog-XXXXXX";
+    folder_ = mkdtemp(name);
+  }
+  ~CatalogOfToysTest() override { std::filesystem::remove_all(folder_); }
+
+  // An entry of the cache as if `library` had been added as that version.
+  void Add(const std::string& family, const std::string& version, const std::string& library) const {
+    const auto made = Store(folder_).GetOrMake(family, version, [&](const std::string& folder) -> absl::StatusOr<StoredAllocator> {
+      const std::string copy = folder + "/" + std::filesystem::path(library).filename().string();
+      std::filesystem::copy_file(library, copy);
+      return StoredAllocator{.family = family, .version = version, .label = version, .identity = version, .origin = "here", .library_path = copy};
+    }, nullptr, nullptr);
+    ASSERT_TRUE(made.ok()) << made.status();
+  }
+
+  std::string folder_;
+};
+
+TEST_F(CatalogOfToysTest, WhatSaysToBeAnotherVersionIsAnError) {
+  const ResolvedAllocator real = Only("tcmalloc");
+  Add("tcmalloc", "1.2.3", real.library_path);
+  const auto named = ResolveAllocators("tcmalloc@1.2.3", {.cache_folder = folder_});
+  EXPECT_EQ(named.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(named.status().message()), HasSubstr("is named tcmalloc 1.2.3"));
+  EXPECT_THAT(std::string(named.status().message()), HasSubstr("says itself that it is " + real.version));
+  // Among all it does not hide the others, and is not replayed.
+  const auto all = ResolveAllocators("all", {.cache_folder = folder_});
+  ASSERT_TRUE(all.ok()) << all.status();
+  int sound = 0, wrong = 0;
+  for (const ResolvedAllocator& allocator : *all) ++(allocator.problem.empty() ? sound : wrong);
+  EXPECT_EQ(wrong, 1);
+  EXPECT_GE(sound, 4);
+}
+
+TEST_F(CatalogOfToysTest, WhatTakesItsBlocksElsewhereIsAnError) {
+  Add("rpmalloc", "1.0", HEAPTAPE_FAULTY_FOLDER "/libfaulty_forward.so");
+  const auto named = ResolveAllocators("rpmalloc@1.0", {.cache_folder = folder_});
+  EXPECT_EQ(named.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(named.status().message()), HasSubstr("its blocks come from the C library's malloc"));
 }
 
 TEST(Catalog, APathIsTakenAsItIs) {

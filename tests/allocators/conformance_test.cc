@@ -91,6 +91,16 @@ TEST(Conformance, ALibraryWithoutAMallocIsRefused) {
   EXPECT_THAT(std::string(facts.status().message()), HasSubstr("is not an allocator"));
 }
 
+TEST(Conformance, ALibraryThatForwardsToTheCLibraryIsRefused) {
+  const ResolvedAllocator forwarding = {.family = "library", .library_path = HEAPTAPE_FAULTY_FOLDER "/libfaulty_forward.so"};
+  const auto facts = AskLibrary(forwarding, nullptr, {});
+  EXPECT_EQ(facts.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(facts.status().message()), HasSubstr("its blocks come from the C library's malloc"));
+  const auto checked = AskLibrary(forwarding, nullptr, {.conformance = true});
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_THAT(Failed(*checked), Contains("interposition"));
+}
+
 TEST(Conformance, AnswersAreKeptByTheLibrarysContent) {
   char name[] = "/tmp/heaptape-facts-XXXXXX";
   const std::string folder = mkdtemp(name);

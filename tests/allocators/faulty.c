@@ -6,7 +6,7 @@
 #define valloc sound_valloc
 #elif defined(FAULT_NULL)
 #define memalign sound_memalign
-#elif defined(FAULT_ERRNO)
+#elif defined(FAULT_ERRNO) || defined(FAULT_FORWARD)
 #define malloc sound_malloc
 #endif
 
@@ -39,4 +39,7 @@ EXPORT void* malloc(size_t size) {
   if (block == NULL) errno = 0;
   return block;
 }
+#elif defined(FAULT_FORWARD)
+void* __libc_malloc(size_t size);
+EXPORT void* malloc(size_t size) { return __libc_malloc(size); }
 #endif

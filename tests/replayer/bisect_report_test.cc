@@ -18,6 +18,7 @@ Measurement Measured(char digit, const std::string& name, double megabytes, cons
   RunResult run;
   run.steady_rss_bytes = static_cast<std::uint64_t>(megabytes * 1e6);
   run.peak_rss_bytes = 2 * run.steady_rss_bytes;
+  run.events_replayed = 1000;
   measurement.outcome.runs = {run};
   FillValue(Metric::kSteady, &measurement);
   measurement.judgement = megabytes > 150 ? Judgement::kBad : Judgement::kGood;
@@ -97,6 +98,18 @@ TEST(HistoryReportTest, BytesThatAreNoUtf8DoNotStopTheJson) {
   HistoryReport report = BisectedReport();
   report.bisection->measured[0].commit.author = "Ad\xe9le";
   EXPECT_FALSE(nlohmann::json::parse(HistoryJson(report), nullptr, false).is_discarded());
+}
+
+TEST(HistoryReportTest, ADamagedRecordingIsSaidToBeMeasuredUpToItsDamage) {
+  HistoryReport report = BisectedReport();
+  EXPECT_THAT(HistoryIssue(report), Not(HasSubstr("damaged")));
+  for (Measurement& measurement : report.bisection->measured) {
+    for (RunResult& run : measurement.outcome.runs) run.events_replayed = 700;
+  }
+  const std::string sentence = "The recording is damaged: every commit was measured on its first 700 of 1000 events.";
+  EXPECT_THAT(HistoryTable(report, 100), HasSubstr(sentence));
+  EXPECT_THAT(HistoryIssue(report), HasSubstr(sentence));
+  EXPECT_EQ(nlohmann::json::parse(HistoryJson(report))["trace"]["events_measured"], 700);
 }
 
 TEST(HistoryReportTest, CsvQuotes) {
