@@ -16,7 +16,7 @@ namespace heaptape::format {
 inline constexpr std::uint8_t kFileMagic[8] = {0x89, 'H', 'T', 'P', '\r', '\n', 0x1a, '\n'};
 inline constexpr std::size_t kFileHeadBytes = 16;
 inline constexpr std::uint16_t kVersionMajor = 1;
-inline constexpr std::uint16_t kVersionMinor = 0;
+inline constexpr std::uint16_t kVersionMinor = 1;
 
 inline constexpr std::uint8_t kBlockMagic[4] = {0xb1, 'h', 't', 0xd0};
 inline constexpr std::size_t kFixedHeaderBytes = 24;
@@ -27,6 +27,12 @@ inline constexpr std::uint8_t kTrailerMagic[8] = {0x89, 'H', 'T', 'E', 'N', 'D',
 inline constexpr std::size_t kTrailerBytes = 16;
 
 enum class BlockKind : std::uint8_t { kInfo = 1, kEvents = 2, kCheckpoint = 3, kIndex = 4, kParity = 5 };
+
+// A parity block comes when the blocks it covers have so many times the bytes of the longest of them, so that it
+// takes one part in so many of the file; at the end of the trace fewer will do.
+inline constexpr std::uint64_t kParityShare = 32;
+inline constexpr std::uint64_t kLastParityShare = 4;
+inline constexpr std::size_t kMaxParityBlocks = 4096;
 
 // Limits a reader enforces before it allocates.
 inline constexpr std::uint32_t kMaxBlockEvents = 1u << 20;

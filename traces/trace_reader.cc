@@ -19,6 +19,7 @@
 #include "traces/codec.h"
 #include "traces/format.h"
 #include "traces/index.h"
+#include "traces/parity.h"
 #include "traces/side_records.h"
 
 namespace heaptape {
@@ -58,6 +59,7 @@ class Reader final : public TraceReader {
       return absl::InvalidArgumentError(absl::StrFormat("%s: written in version %d of the format; this program reads version %d",
                                                         name_, major, format::kVersionMajor));
     }
+    Repair();
     Scan();
     if (!seen_info_) {
       if (summary_.event_count == 0 && summary_.block_count == 0)
@@ -82,7 +84,7 @@ class Reader final : public TraceReader {
       if (!FindBlock(offset_, header)) return AtEnd();
       const std::uint64_t here = offset_;
       offset_ += header.block_bytes();
-      const Span payload = bytes_.subspan(here + header.header_bytes, header.payload_bytes);
+      const Span payload = Payload(here, header);
       if (header.kind == BlockKind::kCheckpoint && lost_) {
         if (Restore(here, header, payload)) continue;
       } else if (header.kind == BlockKind::kEvents && header.fields.event_count > 0) {
@@ -148,7 +150,7 @@ class Reader final : public TraceReader {
       --checkpoint;
       BlockHeader header;
       if (!format::ParseHeader(bytes_.subspan(checkpoint->offset), header)) continue;
-      const Span payload = bytes_.subspan(checkpoint->offset + header.header_bytes, header.payload_bytes);
+      const Span payload = Payload(checkpoint->offset, header);
       seeking_ = true;
       const bool restored = Restore(checkpoint->offset, header, payload);
       seeking_ = false;
@@ -171,6 +173,8 @@ class Reader final : public TraceReader {
   bool FindBlock(std::uint64_t& offset, BlockHeader& header) {
     const std::uint64_t start = offset;
     while (offset + format::kFixedHeaderBytes <= bytes_.size()) {
+      if (const auto repaired = repaired_.find(offset); repaired != repaired_.end())
+        return format::ParseHeader(repaired->second, header);
       if (format::ParseHeader(bytes_.subspan(offset), header) && header.block_bytes() <= bytes_.size() - offset)
         return true;
       if (offset + format::kTrailerBytes == bytes_.size()) break;
@@ -183,21 +187,70 @@ class Reader final : public TraceReader {
     return false;
   }
 
+  // Of a block that FindBlock() found.
+  Span Payload(std::uint64_t offset, const BlockHeader& header) const {
+    const auto repaired = repaired_.find(offset);
+    if (repaired != repaired_.end()) return Span(repaired->second).subspan(header.header_bytes);
+    return bytes_.subspan(offset + header.header_bytes, header.payload_bytes);
+  }
+
+  // Hops over the whole file: where one of the blocks that a parity block covers is damaged, brings it back. Each
+  // covers only what lies behind the last one, so that all of it takes no longer than reading the file.
+  void Repair() {
+    std::uint64_t offset = format::kFileHeadBytes;
+    std::uint64_t from = offset;
+    std::map<std::uint64_t, std::uint64_t> good;  // since `from`: bytes by offset
+    std::vector<CoveredBlock> covered;
+    Span parity;
+    BlockHeader header;
+    while (FindBlock(offset, header)) {
+      const Span payload = Payload(offset, header);
+      const bool whole = format::Checksum(payload) == header.payload_checksum;
+      if (whole && header.kind == BlockKind::kEvents) good.emplace(offset, header.block_bytes());
+      if (whole && header.kind == BlockKind::kParity && DecodeParity(payload, offset, from, covered, parity)) {
+        const auto is_good = [&](const CoveredBlock& block) {
+          const auto found = good.find(block.offset);
+          return found != good.end() && found->second == block.bytes;
+        };
+        const auto damaged = std::find_if_not(covered.begin(), covered.end(), is_good);
+        if (damaged != covered.end() && std::find_if_not(damaged + 1, covered.end(), is_good) == covered.end()) {
+          std::vector<std::uint8_t> sum(parity.begin(), parity.end());
+          for (const CoveredBlock& block : covered)
+            if (block != *damaged) AddParity(bytes_.subspan(block.offset, block.bytes), sum.data());
+          sum.resize(damaged->bytes);
+          BlockHeader again;
+          if (format::ParseHeader(sum, again) && again.kind == BlockKind::kEvents && again.block_bytes() == sum.size() &&
+              format::Checksum(Span(sum).subspan(again.header_bytes)) == again.payload_checksum) {
+            repaired_.emplace(damaged->offset, std::move(sum));
+            Damage(damaged->offset, "a damaged block, repaired by parity: nothing is lost");
+          }
+        }
+      }
+      offset += header.block_bytes();
+      if (whole && header.kind == BlockKind::kParity) {
+        from = offset;
+        good.clear();
+      }
+    }
+    summary_.repaired_blocks = repaired_.size();
+  }
+
   // Hops over the whole file once: checks every checksum, gathers the figures and the checkpoints.
   void Scan() {
     std::uint64_t offset = format::kFileHeadBytes;
     std::uint64_t end = offset;
     std::uint64_t expected_event = 0;
+    std::uint64_t index_offset = 0;
     bool lost = false;
     BlockHeader header;
     const auto lose = [&](std::uint64_t until) {
-      if (until > expected_event) summary_.lost_events += until - expected_event;
+      if (until > expected_event) summary_.damaged_events += until - expected_event;
     };
     while (FindBlock(offset, header)) {
       if (offset != end) {
         Damage(end, absl::StrFormat("%d bytes are no block", offset - end));
       }
-      const Span payload = bytes_.subspan(offset + header.header_bytes, header.payload_bytes);
+      const Span payload = Payload(offset, header);
       const bool good = format::Checksum(payload) == header.payload_checksum;
       if (!good) Damage(offset, "checksum mismatch");
       ++summary_.block_count;
@@ -224,6 +277,7 @@ class Reader final : public TraceReader {
           break;
         case BlockKind::kIndex:
           if (good) ReadIndex(payload, offset + header.block_bytes());
+          index_offset = offset;
           break;
         default:
           break;
@@ -234,7 +288,7 @@ class Reader final : public TraceReader {
     lose(summary_.event_count);
     const std::uint64_t tail = bytes_.size() - end;
     if (tail == format::kTrailerBytes && summary_.has_index) {
-      if (std::memcmp(bytes_.data() + end, format::kTrailerMagic, 8) != 0)
+      if (std::memcmp(bytes_.data() + end, format::kTrailerMagic, 8) != 0 || format::GetU64(bytes_.data() + end + 8) != index_offset)
         Damage(end, "the last bytes are damaged; nothing is lost by that");
     } else if (tail != 0) {
       Damage(end, absl::StrFormat("the last %d bytes are no complete block", tail));
@@ -269,13 +323,13 @@ class Reader final : public TraceReader {
   }
 
   void Digest() {
-    summary_.lost_events += recorded_lost_;
+    summary_.lost_events = summary_.damaged_events + recorded_lost_;
     std::vector<std::uint8_t> content;
     for (const std::uint64_t value :
          {summary_.event_digest, touch_digest_, summary_.event_count, std::uint64_t{info_.cpu_count},
           std::uint64_t{info_.page_bytes}, static_cast<std::uint64_t>(info_.huge_pages)})
       format::PutU64(content, value);
-    if (summary_.lost_events != recorded_lost_)
+    if (summary_.damaged_events != 0)
       for (const auto& [offset, what] : damaged_) format::PutU64(content, offset);
     const XXH128_hash_t hash = XXH3_128bits(content.data(), content.size());
     summary_.digest = absl::StrFormat("%016x%016x", hash.high64, hash.low64);
@@ -410,7 +464,7 @@ class Reader final : public TraceReader {
       const std::uint64_t here = offset;
       offset += header.block_bytes();
       if (header.kind != BlockKind::kEvents || header.fields.side_bytes == 0) continue;
-      const Span payload = bytes_.subspan(here + header.header_bytes, header.payload_bytes);
+      const Span payload = Payload(here, header);
       if (format::Checksum(payload) != header.payload_checksum) continue;
       Span section = payload.first(header.fields.side_bytes);
       if (header.flags & format::kFlagSideCompressed) {
@@ -446,6 +500,7 @@ class Reader final : public TraceReader {
   std::uint64_t touch_digest_ = 0;
   std::uint64_t recorded_lost_ = 0;
   std::vector<Place> checkpoints_;
+  std::map<std::uint64_t, std::vector<std::uint8_t>> repaired_;  // blocks by offset; in the file they are damaged
   std::map<std::uint64_t, std::string> damaged_;
   std::vector<std::string> damage_;
 

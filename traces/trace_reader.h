@@ -32,6 +32,8 @@ struct TraceSummary {
   bool complete = false;               // the recording was finished in good order
   std::uint64_t event_digest = 0;      // of all recorded events (digest.h)
   std::uint64_t lost_events = 0;       // missing: damaged here, or lost while recording
+  std::uint64_t damaged_events = 0;    // those of them that were recorded and cannot be read
+  std::uint64_t repaired_blocks = 0;   // of damaged ones, brought back whole by parity
   bool ended_at_limit = false;         // the file reached its size limit
   bool has_index = false;              // else the figures above were gathered from the blocks
   std::uint64_t block_count = 0;

@@ -18,6 +18,7 @@
 #include "traces/digest.h"
 #include "traces/format.h"
 #include "traces/index.h"
+#include "traces/parity.h"
 #include "traces/side_records.h"
 
 namespace heaptape {
@@ -147,6 +148,7 @@ class Writer final : public TraceWriter {
   absl::Status Finish() override {
     if (finished_) return status_;
     if (status_.ok()) WriteEvents();
+    if (status_.ok() && parity_.IsWorthItAtTheEnd()) WriteParity();
     // A trace that ended at its limit or on a full disk is finished as far as it goes.
     if (status_.ok() || absl::IsResourceExhausted(status_)) {
       WriteIndex();
@@ -300,15 +302,19 @@ class Writer final : public TraceWriter {
       if (restart_) flags |= format::kFlagRestart;
     }
     if (!status_.ok()) return;
-    if (!Write(format::EncodeHeader(BlockKind::kEvents, flags, fields, payload_), payload_)) return;
+    const Bytes header = format::EncodeHeader(BlockKind::kEvents, flags, fields, payload_);
+    const std::uint64_t offset = bytes_written_;
+    if (!Write(header, payload_)) return;
+    if (options_.parity) parity_.Add(offset, header, payload_);
     first_event_ += fields.event_count;
     first_object_ = object_count_;
     first_step_ = step_;
     // What the index repeats: the figures up to here, not those of events that were never written.
     written_ = Fields();
-    if (fields.event_count == 0) return;
+    if (parity_.IsDue()) WriteParity();
+    if (fields.event_count == 0 || !status_.ok()) return;
     restart_ = false;
-    const bool checkpoint = CheckpointIsDue() && WriteCheckpoint();
+    const bool checkpoint = CheckpointMayBeDue() && WriteCheckpoint();
     encoder_.NextBlock(checkpoint);
     if (checkpoint) {
       restart_ = true;
@@ -316,16 +322,19 @@ class Writer final : public TraceWriter {
     }
   }
 
-  bool CheckpointIsDue() const {
-    if (options_.checkpoint_interval_events == 0 ||
-        first_event_ - checkpoint_event_ < options_.checkpoint_interval_events ||
-        encoder_.objects().slot_count() > format::kMaxCheckpointSlots)
-      return false;
-    const double cost = checkpoint_slot_bytes_ * static_cast<double>(encoder_.objects().slot_count()) + 100;
-    return static_cast<double>(bytes_written_ - checkpoint_offset_) * options_.checkpoint_share >= cost;
+  // By what the last one took for each slot. The first one is tried.
+  bool CheckpointMayBeDue() const {
+    return options_.checkpoint_interval_events != 0 &&
+           first_event_ - checkpoint_event_ >= options_.checkpoint_interval_events &&
+           encoder_.objects().slot_count() <= format::kMaxCheckpointSlots &&
+           CheckpointIsWorth(checkpoint_slot_bytes_ * static_cast<double>(encoder_.objects().slot_count()));
+  }
+  bool CheckpointIsWorth(double bytes) const {
+    return static_cast<double>(bytes_written_ - checkpoint_offset_) * options_.checkpoint_share >= bytes ||
+           first_event_ - checkpoint_event_ >= options_.checkpoint_limit_events;
   }
 
-  // False where it could not be written.
+  // False where it was not written.
   bool WriteCheckpoint() {
     Checkpoint checkpoint;
     const LiveList& list = encoder_.objects();
@@ -349,6 +358,8 @@ class Writer final : public TraceWriter {
         ZSTD_compress(packed.data(), packed.size(), raw.data(), raw.size(), options_.compression_level);
     if (ZSTD_isError(size) || size > format::kMaxPayloadBytes || raw.size() > format::kMaxPayloadBytes) return false;
     packed.resize(size);
+    checkpoint_slot_bytes_ = static_cast<double>(size) / std::max<double>(1, checkpoint.slot_count);
+    if (!CheckpointIsWorth(static_cast<double>(size))) return false;
     BlockFields fields = Fields();
     fields.raw_bytes = raw.size();
     const std::uint64_t offset = bytes_written_;
@@ -356,8 +367,18 @@ class Writer final : public TraceWriter {
     restarts_.push_back({offset, first_event_});
     checkpoint_event_ = first_event_;
     checkpoint_offset_ = bytes_written_;
-    checkpoint_slot_bytes_ = static_cast<double>(size) / std::max<double>(1, checkpoint.slot_count);
     return true;
+  }
+
+  // The repair of what is written already must not be what ends a trace.
+  void WriteParity() {
+    Bytes payload;
+    parity_.Finish(bytes_written_, payload);
+    const Bytes header = format::EncodeHeader(BlockKind::kParity, 0, {}, payload);
+    const std::uint64_t end = bytes_written_ + header.size() + payload.size() + IndexBytes();
+    if (payload.size() > format::kMaxPayloadBytes || (options_.file_size_limit_bytes != 0 && end > options_.file_size_limit_bytes))
+      return;
+    Write(header, payload);
   }
 
   void WriteIndex() {
@@ -394,6 +415,7 @@ class Writer final : public TraceWriter {
 
   EventEncoder encoder_;
   SideWriter side_;
+  ParityWriter parity_;
   std::vector<LiveObject> objects_;  // by slot
   std::vector<bool> threads_;
   std::uint32_t module_count_ = 0;
@@ -420,7 +442,7 @@ class Writer final : public TraceWriter {
   std::vector<TraceIndex::Restart> restarts_;
   std::uint64_t checkpoint_event_ = 0;
   std::uint64_t checkpoint_offset_ = 0;
-  double checkpoint_slot_bytes_ = 4;  // as the last one came out
+  double checkpoint_slot_bytes_ = 0;  // as the last one came out
 };
 
 }  // namespace

@@ -23,10 +23,13 @@ struct TraceWriterOptions {
   int compression_level = 6;                  // of zstd
   int window_log = 20;                        // of zstd: its memory, here and in the reader, is about this power of two
   std::uint32_t block_events = 1u << 16;      // at most kMaxBlockEvents of format.h
-  // A live-set checkpoint comes when at least so many events have passed since the last one and it would
-  // take less than that share of what was written since; 0: never.
-  std::uint64_t checkpoint_interval_events = 4u << 20;
-  double checkpoint_share = 0.02;
+  // A live-set checkpoint comes when at least so many events have passed since the last one and it takes less
+  // than that share of what was written since; 0: never.
+  std::uint64_t checkpoint_interval_events = 2u << 20;
+  double checkpoint_share = 0.1;
+  // ... and whatever it takes after so many events: damage that parity cannot repair never costs more.
+  std::uint64_t checkpoint_limit_events = 64u << 20;
+  bool parity = true;                         // blocks from which one damaged block among many is repaired
   std::uint64_t file_size_limit_bytes = 0;    // 0: none; at the limit the trace ends as if finished
   unsigned file_mode = 0600;
 };

@@ -79,6 +79,7 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
                                          {"events", summary.event_count},
                                          {"events_readable", read},
                                          {"events_lost", summary.lost_events},
+                                         {"blocks_repaired", summary.repaired_blocks},
                                          {"gaps", std::move(json_gaps)},
                                          {"blocks", summary.block_count},
                                          {"complete", summary.complete},

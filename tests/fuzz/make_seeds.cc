@@ -39,7 +39,7 @@ int main(int argc, char** argv) {
     options.window_log = 10;  // small ones make fast targets
     options.block_events = count / 5;
     options.checkpoint_interval_events = count / 4;
-    options.checkpoint_share = 1000;  // however small the trace
+    options.checkpoint_limit_events = count / 4;  // however small the trace
     const std::filesystem::path file = folder / "reader" / ("random_" + std::to_string(count));
     std::filesystem::create_directories(file.parent_path());
     std::filesystem::remove(file);

@@ -21,7 +21,7 @@ REALLOC, REALLOCARRAY, FREE, MALLOPT, TIME, LOST = 2, 3, 4, 11, 14, 16
 THREAD_START, THREAD_END = 12, 13
 STARTS = {0, 1, 5, 6, 7, 8, 9}
 FAILED, FRESH, NO_SLOT = 0x40, 0x80, 0xFFFFFFFF
-DESCRIPTION, EVENTS, CHECKPOINT, INDEX = 1, 2, 3, 4
+DESCRIPTION, EVENTS, CHECKPOINT, INDEX, PARITY = 1, 2, 3, 4, 5
 RESTART, SIDE_COMPRESSED = 1, 2
 END = 0  # both ends of the list of live objects; node n is slot n - 1
 FIRST_HOT, HOT = 35, 221
@@ -114,6 +114,39 @@ def blocks(data):
                 return
 
 
+def repaired(data):
+    """The same bytes with each damaged block in its place that parity brings back."""
+    data, covered_from = bytearray(data), 16
+    for parity in blocks(bytes(data)):
+        if parity.kind != PARITY or not parity.good:
+            continue
+        fields = Bytes(parity.payload)
+        count = fields.varint()
+        at, places = parity.start - fields.varint(), []
+        for _ in range(count):
+            at += fields.varint()
+            places.append((at, at + fields.varint()))
+            at = places[-1][1]
+        rest = fields.take(len(fields.data) - fields.at)
+        damaged = []
+        for start, end in places:
+            block = Block.at(bytes(data[start:end]), 0)
+            if block is None or not block.good or block.end != end - start:
+                damaged.append((start, end))
+        if places[0][0] >= covered_from and places[-1][1] <= parity.start and len(damaged) == 1:
+            total = u(rest)
+            for start, end in places:
+                if (start, end) != damaged[0]:
+                    total ^= u(data[start:end])
+            start, end = damaged[0]
+            again = total.to_bytes(len(rest), "little")[:end - start]
+            block = Block.at(again, 0)
+            if block is not None and block.good and block.end == len(again):
+                data[start:end] = again
+        covered_from = parity.end
+    return bytes(data)
+
+
 class Live:
     """The list of live objects in the order of their start, and the slots."""
 
@@ -180,7 +213,7 @@ class Reader:
     def __init__(self, data):
         if data[:8] != b"\x89\x48\x54\x50\x0d\x0a\x1a\x0a" or u(data[8:10]) != 1:
             raise Damage("no trace of this version")
-        self.data = data
+        self.data = data = repaired(data)
         self.live = Live()
         self.threads = {0}
         self.restart()
