@@ -4,7 +4,9 @@
 Runs deterministic programs live under each allocator (by LD_PRELOAD) and measures their anonymous memory,
 peak and at the end; records each once under glibc; replays that one recording against every allocator; and
 prints both side by side. What the program holds beside the heap (stacks, data, own mappings) is what stays
-anonymous when its heap is shared memory (shared_heap.c); it is subtracted from the live figures.
+anonymous when its heap is shared memory (shared_heap.c); it is subtracted from the live figures. Recording
+slows a program down, which gives allocators more time to give memory back: the replay's time is brought to that
+of the live run under glibc (--time-scale). Live runs are repeated and their median is taken.
 
     bench/fidelity.py build/release            all programs, all allocators
     bench/fidelity.py build/release --programs python,perl --allocators glibc,jemalloc
@@ -12,6 +14,7 @@ anonymous when its heap is shared memory (shared_heap.c); it is subtracted from 
 
 import argparse
 import ctypes
+import functools
 import json
 import os
 import shutil
@@ -75,6 +78,11 @@ def run_live(command, environment, client=None):
         else:
             deliver = os.WSTOPSIG(status)
         libc.ptrace(PTRACE_CONT, pid, None, deliver)
+
+
+def run_live_median(runs, command, environment, client=None):
+    """Median of each figure over some runs."""
+    return tuple(statistics.median(figures) for figures in zip(*(run_live(command, environment, client) for _ in range(runs))))
 
 
 # --- programs -------------------------------------------------------------------------------------------
@@ -239,6 +247,7 @@ def main():
     parser.add_argument("build", help="build folder, e.g. build/release")
     parser.add_argument("--programs", help="only these, separated by commas")
     parser.add_argument("--allocators", default="glibc,jemalloc,mimalloc@2.0.9,mimalloc@3.0.1,tcmalloc")
+    parser.add_argument("--runs", type=int, default=3, help="live runs of each program under each allocator (default: 3)")
     parser.add_argument("--keep", metavar="FOLDER", help="keep the recordings here")
     parser.add_argument("--json", metavar="FILE", help="also write every figure here")
     arguments = parser.parse_args()
@@ -265,13 +274,16 @@ def main():
             recorded_seconds = inspected["duration_ns"] / 1e9
             shared_heap = os.path.join(build, "bench", "libheaptape_shared_heap.so")
             beside = run_live(command, environment_for(own, shared_heap), client)[1]
+            live = functools.partial(run_live_median, arguments.runs, command, client=client)
+            scale = min(1, live(environment_for(own, own.get("LD_PRELOAD")))[2] / recorded_seconds)
             for specification in arguments.allocators.split(","):
                 replayed = json.loads(subprocess.run(
-                    [heaptape, "replay", tape, "--allocator", specification, "--format", "json", "--no-cache"],
+                    [heaptape, "replay", tape, "--allocator", specification, "--format", "json", "--no-cache",
+                     "--time-scale", f"{scale:.4f}"],
                     capture_output=True, check=True).stdout)["runs"][0]
                 library = replayed["library_path"]
                 preload = own.get("LD_PRELOAD") if replayed["allocator"] == "glibc" else library
-                live_peak, live_end, seconds = run_live(command, environment_for(own, preload), client)
+                live_peak, live_end, seconds = live(environment_for(own, preload))
                 row = {"program": name, "allocator": f"{replayed['allocator']} {replayed['version']}",
                        "live_peak": live_peak - beside, "live_end": live_end - beside,
                        "replay_peak": replayed["peak_rss_bytes"], "replay_end": replayed["end_rss_bytes"], "non_heap": beside,

@@ -29,7 +29,11 @@ EventFeed::EventFeed(TraceReader& reader, WorkerProcess& process, std::uint32_t 
 
 std::uint64_t EventFeed::SampleDue(std::uint32_t index) const {
   const TraceSummary& summary = reader_.summary();
-  return MulDiv(by_event_number_ ? summary.event_count : summary.duration_ns, index, sample_count_);
+  return MulDiv(by_event_number_ ? summary.event_count : Scaled(summary.duration_ns), index, sample_count_);
+}
+
+std::uint64_t EventFeed::Scaled(std::uint64_t ns) const {
+  return time_millionths_ == kMillion ? ns : MulDiv(ns, time_millionths_, kMillion);
 }
 
 bool EventFeed::SendSample(std::uint64_t time_ns) {
@@ -142,10 +146,10 @@ absl::Status EventFeed::Run() {
         const std::span<const Event> since_mark = events.subspan(from, i - from);
         bool alive;
         if (pending_.empty()) {
-          alive = SendSpan(since_mark, event.size);
+          alive = SendSpan(since_mark, Scaled(event.size));
         } else {
           pending_.insert(pending_.end(), since_mark.begin(), since_mark.end());
-          alive = SendPending(event.size);
+          alive = SendPending(Scaled(event.size));
         }
         if (!alive) return absl::OkStatus();
         from = i + 1;
@@ -169,7 +173,7 @@ absl::Status EventFeed::Run() {
     pending_.insert(pending_.end(), events.begin() + static_cast<std::ptrdiff_t>(from), events.end());
     if (pending_.size() >= kPendingLimit && !SendPending(span_start_ns_)) return absl::OkStatus();
   }
-  if (!SendPending(damaged ? span_start_ns_ : summary.duration_ns)) return absl::OkStatus();
+  if (!SendPending(damaged ? span_start_ns_ : Scaled(summary.duration_ns))) return absl::OkStatus();
   if (lost != 0) notes_.push_back(absl::StrCat(lost, " events are missing in the recording: the replay goes on without them"));
   last_thread_ = 0;
   // The clock entry tells the event number too: marks after the last event count.

@@ -30,6 +30,9 @@ class EventFeed {
     visit_map_ = std::move(visit);
   }
 
+  // Multiplies all recorded times. To be called before Run().
+  void ScaleTime(double factor) { time_millionths_ = static_cast<std::uint64_t>(factor * kMillion + 0.5); }
+
   // Feeds the whole trace, or until the worker is gone. DataLoss: an event that cannot be (slot or thread out
   // of range). Damage that the reader survives ends the feed early with a note instead.
   absl::Status Run();
@@ -37,6 +40,8 @@ class EventFeed {
   const std::vector<std::string>& notes() const { return notes_; }
 
  private:
+  static constexpr std::uint64_t kMillion = 1'000'000;
+
   // Sends the events between the last time mark and the one at `end_ns`, with the samples due.
   bool SendSpan(std::span<const Event> events, std::uint64_t end_ns);
   bool SendPending(std::uint64_t end_ns);
@@ -44,6 +49,7 @@ class EventFeed {
   bool SendClock(std::uint64_t events, std::uint64_t span_ns);
   bool SendSample(std::uint64_t time_ns);
   std::uint64_t SampleDue(std::uint32_t index) const;
+  std::uint64_t Scaled(std::uint64_t ns) const;
 
   TraceReader& reader_;
   WorkerProcess& process_;
@@ -54,6 +60,7 @@ class EventFeed {
   std::vector<Event> pending_;  // events of earlier blocks since the last time mark
   std::uint64_t span_first_event_ = 0;
   std::uint64_t span_start_ns_ = 0;
+  std::uint64_t time_millionths_ = kMillion;
   std::uint64_t next_object_ = 0;
   std::uint32_t next_sample_ = 0;
   std::uint16_t last_thread_ = 0;

@@ -222,6 +222,9 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   settings.engine = static_cast<worker::EngineMode>(options.engine);
   settings.huge_pages = HugePagesFor(options.huge_pages, info);
   settings.distrust_counters = !options.trust_counters;
+  settings.distrust_fsgsbase = !options.trust_fsgsbase;
+  settings.distrust_identities = !options.trust_identities;
+  settings.vary_keys = options.vary_keys;
   settings.heap_maps = !options.map_samples.empty();
   settings.null_allocator = allocator.family == kNullAllocator;
   if (allocator.library_path.size() >= sizeof(settings.library_path) ||
@@ -247,6 +250,10 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
     result.notes.push_back(absl::StrCat("recorded with pages of ", info.page_bytes, " bytes, replayed with ", worker::kPageBytes));
   }
 
+  if (options.time_scale != 1) result.notes.push_back(absl::StrCat("recorded times were multiplied by ", options.time_scale));
+  if (options.vary_addresses) result.notes.push_back("addresses were left to chance: another run gives other figures");
+  if (options.vary_keys) result.notes.push_back("random keys were left to chance: another run gives other figures");
+
   std::unique_ptr<TouchPlan> plan;
   if (options.touch == Touch::kRecorded) {
     absl::StatusOr<std::vector<TouchRecord>> records = reader.ReadTouched();
@@ -265,6 +272,7 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   command.loader_path = allocator.loader_path;
   command.loader_library_path = allocator.loader_library_path;
   command.environment = WorkerEnvironment(allocator, settings.cpu_count);
+  command.vary_addresses = options.vary_addresses;
   command.huge_pages_allowed = settings.huge_pages != worker::HugePageMode::kOff;
   absl::StatusOr<std::unique_ptr<WorkerProcess>> started = WorkerProcess::Start(settings, command);
   if (!started.ok()) return started.status();
@@ -273,6 +281,7 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   process.set_watch([&watchdog] { return watchdog(); });
 
   EventFeed feed(reader, process, settings.sample_capacity - 1, plan.get());
+  feed.ScaleTime(options.time_scale);
   HeapMapper mapper(process);
   if (settings.heap_maps) {
     feed.MapHeapAfter(options.map_samples, [&] { result.heap_maps.push_back(mapper.Map()); });
@@ -294,6 +303,9 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   const worker::Findings& findings = process.findings();
   if (options.engine != Engine::kLockstep && result.settings.engine == "lockstep") {
     result.notes.push_back("replayed in lock-step with real threads: this machine does not let one thread take another's identity");
+  }
+  if (result.settings.engine == "fast" && settings.thread_count > 1 && !findings.fsgsbase) {
+    result.notes.push_back("this CPU cannot set the FS base by an instruction: each change of thread takes a system call");
   }
   if (!findings.calls_exact) {
     result.notes.push_back("the C library's own system calls could not be counted: the kernel has no Syscall User Dispatch");

@@ -29,9 +29,16 @@ struct ReplayOptions {
   Touch touch = Touch::kRecorded;
   HugePageMode huge_pages = HugePageMode::kOff;
   std::uint32_t cpu_count = 0;             // 0: as recorded
+  // Recorded times are multiplied by this: below 1 for a program that the recorder, or its machine, slowed down.
+  double time_scale = 1;
+  // Left to chance, as in production: no two runs are alike then. (--seed moves both, the same way each time.)
+  bool vary_addresses = false;
+  bool vary_keys = false;                  // what getrandom() and the random devices give
   std::uint64_t memory_limit_bytes = 0;    // 0: none
   std::uint64_t hang_timeout_seconds = 60; // without progress
   bool trust_counters = true;              // false: as on kernels whose memory counters are inexact
+  bool trust_fsgsbase = true;              // false: as on CPUs that cannot set the FS base by an instruction
+  bool trust_identities = true;            // false: as where one thread cannot take another's identity at all
   std::uint32_t sample_count = 2000;       // of the RSS series, spread evenly over virtual time
   // Indices of samples, ascending, after which a heap map is taken. Asking the allocator for usable sizes and
   // marking used pages takes time, but moves no address.

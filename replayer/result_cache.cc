@@ -59,7 +59,7 @@ std::string CLibraryDigest(const ResolvedAllocator& allocator) {
 }  // namespace
 
 std::string ResultKey(const std::string& trace_digest, const ResolvedAllocator& allocator, const ReplayOptions& options) {
-  if (options.clock != Clock::kVirtual || trace_digest.empty()) return "";
+  if (options.clock != Clock::kVirtual || options.vary_addresses || options.vary_keys || trace_digest.empty()) return "";
   utsname system{};
   uname(&system);
   static const std::string program = FileDigest("/proc/self/exe");  // decodes the trace and feeds the worker
@@ -73,6 +73,7 @@ std::string ResultKey(const std::string& trace_digest, const ResolvedAllocator& 
   absl::StrAppend(&text, "\nseed ", options.seed, "\nengine ", static_cast<int>(options.engine), "\ntouch ",
                   static_cast<int>(options.touch), "\nhuge_pages ", static_cast<int>(options.huge_pages), "\ncpus ",
                   options.cpu_count, "\nmemory_limit ", options.memory_limit_bytes);
+  if (options.time_scale != 1) absl::StrAppend(&text, "\ntime_scale ", options.time_scale);
   absl::StrAppend(&text, "\nsamples ", options.sample_count);
   for (const std::uint32_t sample : options.map_samples) absl::StrAppend(&text, "\nmap ", sample);
   return HexDigest(text);

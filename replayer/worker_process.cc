@@ -36,11 +36,11 @@ std::uint64_t RoundUp(std::uint64_t bytes) { return (bytes + worker::kPageBytes 
 
 // Between fork and exec: only what is allowed after fork in a program with threads.
 [[noreturn]] void BecomeWorker(pid_t host, int memory, int output, const char* const* arguments, const char* const* environment,
-                               const char* path, bool huge_pages_allowed) {
+                               const char* path, const WorkerCommand& command) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != host) _exit(127);
-  personality(ADDR_NO_RANDOMIZE);
-  prctl(PR_SET_THP_DISABLE, huge_pages_allowed ? 0 : 1, 0, 0, 0);
+  if (!command.vary_addresses) personality(ADDR_NO_RANDOMIZE);
+  prctl(PR_SET_THP_DISABLE, command.huge_pages_allowed ? 0 : 1, 0, 0, 0);
   const rlimit no_core = {0, 0};
   setrlimit(RLIMIT_CORE, &no_core);
   rlimit stack;
@@ -128,7 +128,7 @@ absl::StatusOr<std::unique_ptr<WorkerProcess>> WorkerProcess::Start(const worker
   process->pid_ = fork();
   if (process->pid_ == 0) {
     BecomeWorker(host, memory, pipe_ends[1], argument_pointers.data(), environment_pointers.data(), arguments[0].c_str(),
-                 command.huge_pages_allowed);
+                 command);
   }
   const int error = errno;
   close(memory);

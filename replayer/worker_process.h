@@ -26,6 +26,7 @@ struct WorkerCommand {
   std::string loader_library_path;
   std::vector<std::string> environment;  // "NAME=value", all of it
   bool huge_pages_allowed = false;
+  bool vary_addresses = false;  // leave address randomisation as it is
 };
 
 class WorkerProcess {

@@ -247,6 +247,10 @@ void AddReplay(CLI::App& program, int& status) {
       ->transform(OneOf(kTouches))->type_name("recorded|full|none");
   command->add_option("--thp", replay.huge_pages, "Transparent huge pages (default: off)")
       ->transform(OneOf(kHugePages))->type_name("off|recorded|always");
+  command->add_option("--time-scale", replay.time_scale, "Multiply recorded times, e.g. by 0.7 for a program that recording slowed down")
+      ->check(CLI::Range(0.001, 1000.0).description(""))->type_name("FACTOR");
+  command->add_flag("--vary-addresses", replay.vary_addresses, "Leave addresses to chance; else they are fixed by the seed");
+  command->add_flag("--vary-keys", replay.vary_keys, "Leave the allocators' random keys to chance; else they are fixed by the seed");
   command->add_option("--cpus", replay.cpu_count, "CPUs the allocator is told of (default: as recorded)")
       ->check(CLI::Range(1u, 4096u).description(""))->type_name("N");
   command->add_option("--memory-limit", replay.memory_limit_bytes, "End a replay that takes more, e.g. 8GiB")

@@ -92,8 +92,8 @@ bool Replayer::Prepare(SharedHeader& shared) {
   }
   if (settings.null_allocator && MapOwnMemory(kNullRegionAddress, kNullRegionBytes, false) == nullptr) return false;
 
-  if (!threads_.Prepare(settings.thread_count)) return false;
-  lockstep_ = settings.engine == EngineMode::kLockstep || (settings.thread_count > 1 && !threads_.CanWearIdentities());
+  if (!threads_.Prepare(settings.thread_count, settings.distrust_fsgsbase == 0)) return false;
+  lockstep_ = settings.engine == EngineMode::kLockstep || (settings.thread_count > 1 && (settings.distrust_identities != 0 || !threads_.CanWearIdentities()));
   if (lockstep_) threads_.SetBody(RunThread, this);
   shared.findings.engine = static_cast<std::uint32_t>(lockstep_ ? EngineMode::kLockstep : EngineMode::kFast);
   shared.findings.fsgsbase = threads_.uses_fsgsbase();

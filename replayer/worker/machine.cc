@@ -63,6 +63,7 @@ long ClockGettime(clockid_t clock, timespec* result) {
 }
 
 long FillRandom(unsigned char* bytes, std::size_t count) {
+  if (machine.shared->settings.vary_keys != 0) return Kernel(SYS_getrandom, bytes, count, 0);
   // splitmix64, seeded by the run's seed.
   for (std::size_t i = 0; i < count; i += 8) {
     std::uint64_t z = machine.random_state += 0x9e3779b97f4a7c15;

@@ -45,8 +45,8 @@ void Signal(std::atomic<std::uint32_t>& word) {
 
 }  // namespace
 
-bool RecordedThreads::Prepare(std::uint32_t count) {
-  fsgsbase_ = (getauxval(AT_HWCAP2) & kHwcap2FsGsBase) != 0;
+bool RecordedThreads::Prepare(std::uint32_t count, bool trust_fsgsbase) {
+  fsgsbase_ = trust_fsgsbase && (getauxval(AT_HWCAP2) & kHwcap2FsGsBase) != 0;
   // One more than recorded: CanWearIdentities() borrows it.
   threads_ = static_cast<Thread*>(MapOwnMemory(kTableAddress, (count + 1) * sizeof(Thread), true));
   void* stacks = MapOwnMemory(kStacksAddress, (count + 1) * kStackBytes, false);

@@ -21,7 +21,7 @@ class RecordedThreads {
 
   // Maps tables and address room for `count` threads. The caller becomes thread 0. False if the memory
   // cannot be had.
-  bool Prepare(std::uint32_t count);
+  bool Prepare(std::uint32_t count, bool trust_fsgsbase);
   // What threads started from now on run; without one they park.
   void SetBody(Body body, void* context) {
     body_ = body;

@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <random>
@@ -9,6 +10,9 @@
 
 namespace heaptape {
 namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
 
 TEST(EngineDeterminism, SameSeedSameSeries) {
   const MemoryTrace trace = ChurnTrace(150'000, 4, 3);
@@ -35,6 +39,31 @@ TEST(EngineDeterminism, TheSeedMovesAddresses) {
     EXPECT_EQ(one_again.address_hash, one.address_hash);
     EXPECT_EQ(SeriesDifference(one_again, one), "");
   }
+}
+
+TEST(EngineDeterminism, WhatIsLeftToChanceIsSaidAndMovesAddresses) {
+  const MemoryTrace trace = ChurnTrace(20'000, 2, 3);
+  const RunResult once = MustReplay(trace, Glibc(), {.vary_addresses = true});
+  const RunResult twice = MustReplay(trace, Glibc(), {.vary_addresses = true});
+  EXPECT_THAT(once.notes, Contains(HasSubstr("addresses were left to chance")));
+  EXPECT_NE(once.address_hash, twice.address_hash);
+
+  int moved = 0;  // mimalloc draws keys
+  for (const ResolvedAllocator& allocator : PromisedAllocators()) {
+    const RunResult drawn = MustReplay(trace, allocator, {.vary_keys = true});
+    EXPECT_THAT(drawn.notes, Contains(HasSubstr("random keys were left to chance")));
+    moved += drawn.address_hash != MustReplay(trace, allocator, {.vary_keys = true}).address_hash;
+  }
+  EXPECT_GE(moved, 1) << "no allocator asked for random bytes: the option does nothing";
+}
+
+TEST(EngineDeterminism, TimeScaleStretchesTheSeries) {
+  const MemoryTrace trace = ChurnTrace(20'000, 2, 3);
+  const RunResult as_is = MustReplay(trace, Glibc(), {});
+  const RunResult half = MustReplay(trace, Glibc(), {.time_scale = 0.5});
+  ASSERT_EQ(as_is.series.size(), half.series.size());
+  EXPECT_EQ(half.series.back().time_ns, as_is.series.back().time_ns / 2);
+  EXPECT_EQ(half.address_hash, as_is.address_hash);
 }
 
 TEST(EngineDeterminism, ThePlacesOfSamplesDoNotMoveTheFigures) {
