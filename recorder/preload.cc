@@ -8,9 +8,12 @@
 //   - Every wait is bounded; past the bound recording ends and the program runs on unrecorded.
 //   - After the constructor the only system calls are FUTEX_WAIT_PRIVATE, used as a sleep, which every
 //     seccomp filter of a threaded program allows, and one gettid for each thread.
-//   - Needs the C library alone, so that it adds no allocation of its own to the program it records.
+//   - Needs the C library alone, so that it adds no allocation of its own to the program it records. Only where
+//     call stacks are asked for the constructor loads the unwinder of libgcc_s, which makes no system call, waits for
+//     nobody and allocates nothing.
 
 #include <dlfcn.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -25,8 +28,10 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <unwind.h>
 
 #include <atomic>
+#include <new>
 
 #include "recorder/raw_event.h"
 
@@ -43,10 +48,12 @@ pid_t _Fork(void);
 namespace heaptape {
 namespace {
 
+using std::align_val_t;
 using std::memory_order_acquire;
 using std::memory_order_acq_rel;
 using std::memory_order_relaxed;
 using std::memory_order_release;
+using std::nothrow_t;
 
 // --- the process and its threads -----------------------------------------------------------------------
 
@@ -78,6 +85,11 @@ struct ThreadState {
   ChunkHeader* header;
   Region* region;           // that the chunk and `serial` belong to
   std::uint32_t serial;     // counted from 1
+  std::int64_t stack_left;  // bytes to allocate before a call stack is due; 0 at the thread's start
+  bool counts_to_stack;
+  bool unwinding;
+  bool probing;             // nothing is recorded: see ResolveOperators()
+  bool probe_hit;
   bool attaching;
   bool ended;
   std::uint8_t exit_rounds;
@@ -307,17 +319,35 @@ inline void Publish(Region* region, std::uint32_t generation, RawOp op, std::uin
   thread.generation = generation;
 }
 
-void PublishAligned(Region* region, std::uint32_t generation, RawOp op, std::uint64_t address, std::uint64_t size,
-                    std::uint32_t align_log2) {
+struct Frames {
+  std::uint32_t count;
+  std::uint64_t addresses[kStackFramesMax];
+};
+
+// How many slots an event takes.
+std::uint32_t Room(std::uint32_t align_log2, const Frames* frames) {
+  return 1 + (align_log2 ? 1 : 0) + (frames ? (frames->count + 1) / 2 : 0);
+}
+
+// With what belongs to the event in slots of their own before it; published together.
+void PublishWithMore(Region* region, std::uint32_t generation, RawOp op, std::uint64_t address, std::uint64_t size,
+                     std::uint32_t align_log2, const Frames* frames) {
   thread.generation = 0;
   std::atomic_signal_fence(std::memory_order_seq_cst);
   RawEvent* slot = thread.next;
-  slot[0] = RawEvent::Make(RawOp::kPrefix, 0, static_cast<std::uint64_t>(thread.serial) << 8 | align_log2, 0);
-  slot[1] = RawEvent::Make(op, address, size, NextNumber(region));
+  for (std::uint32_t i = 0; frames && i < frames->count; i += 2) {
+    *slot = RawEvent::Make(RawOp::kStack, frames->addresses[i], 0, 0);
+    slot++->second = i + 1 < frames->count ? frames->addresses[i + 1] : 0;
+  }
+  if (align_log2) {
+    *slot++ = RawEvent::Make(RawOp::kPrefix, 0, static_cast<std::uint64_t>(thread.serial) << 8 | align_log2, 0);
+  }
+  *slot++ = RawEvent::Make(op, address, size, NextNumber(region));
   ChunkHeader* header = thread.header;
-  header->count.store(header->count.load(memory_order_relaxed) + 2, memory_order_release);
-  thread.next = slot + 2;
-  if (thread.next == thread.end) {
+  const auto taken = static_cast<std::uint32_t>(slot - thread.next);
+  header->count.store(header->count.load(memory_order_relaxed) + taken, memory_order_release);
+  thread.next = slot;
+  if (slot == thread.end) {
     thread.attached = 0;
     return;
   }
@@ -326,20 +356,20 @@ void PublishAligned(Region* region, std::uint32_t generation, RawOp op, std::uin
 }
 
 __attribute__((noinline)) void RecordSlow(RawOp op, std::uint64_t address, std::uint64_t size,
-                                          std::uint32_t align_log2) {
-  if (is_off.load(memory_order_relaxed)) return;
+                                          std::uint32_t align_log2, const Frames* frames) {
+  if (is_off.load(memory_order_relaxed) || thread.probing) return;
   Region* region = process.region.load(memory_order_acquire);
   if (!region && !(region = EnterProcess())) return;
   const std::uint32_t generation = region->generation.load(memory_order_acquire);
   if (generation == 0) return;
   if (address >> kAddressBits) return EndRecording(region, EndReason::kAddressTooLong);
-  const std::uint32_t room = align_log2 ? 2 : 1;
+  const std::uint32_t room = Room(align_log2, frames);
   const bool in_event = thread.region == region && thread.header && thread.attached == generation &&
                         thread.generation == 0;
   if (!in_event && !thread.attaching && !thread.ended) {
     const bool usable = thread.generation == generation && thread.region == region && thread.next + room <= thread.end;
     if (usable || Attach(region, generation, room)) {
-      if (align_log2) return PublishAligned(region, generation, op, address, size, align_log2);
+      if (room > 1) return PublishWithMore(region, generation, op, address, size, align_log2, frames);
       return Publish(region, generation, op, address, size);
     }
   }
@@ -355,10 +385,96 @@ inline void Record(RawOp op, const void* pointer, std::uint64_t size) {
       return Publish(region, generation, op, address, size);
     }
   }
-  RecordSlow(op, address, size, 0);
+  RecordSlow(op, address, size, 0, nullptr);
 }
 
-// --- big blocks ----------------------------------------------------------------------------------------
+// --- call stacks ---------------------------------------------------------------------------------------
+
+using Backtrace = _Unwind_Reason_Code (*)(_Unwind_Trace_Fn, void*);
+using InstructionPointer = _Unwind_Ptr (*)(_Unwind_Context*);
+
+struct Code {
+  std::uint64_t start;
+  std::uint64_t end;
+  bool Has(std::uint64_t address) const { return start <= address && address < end; }
+};
+
+// Bytes from one call stack to the next; 0: not decided yet, below 0: none are wanted.
+std::atomic<std::int64_t> stack_step;
+Backtrace backtrace;
+InstructionPointer instruction_pointer;
+Code own_code;
+Code unwinder_code;
+
+// All of the loaded file that begins there.
+Code LoadedFile(const void* base) {
+  const auto* header = static_cast<const Elf64_Ehdr*>(base);
+  const auto* segments = reinterpret_cast<const Elf64_Phdr*>(static_cast<const char*>(base) + header->e_phoff);
+  Code code = {reinterpret_cast<std::uint64_t>(base), reinterpret_cast<std::uint64_t>(base)};
+  for (int i = 0; i < header->e_phnum; ++i) {
+    const std::uint64_t end = code.start + segments[i].p_vaddr + segments[i].p_memsz;
+    if (segments[i].p_type == PT_LOAD && end > code.end) code.end = end;
+  }
+  return code;
+}
+
+_Unwind_Reason_Code AddFrame(_Unwind_Context* context, void* argument) {
+  auto* frames = static_cast<Frames*>(argument);
+  const std::uint64_t address = instruction_pointer(context);
+  if (own_code.Has(address)) return _URC_NO_REASON;
+  if (address == 0 || address >> kAddressBits || frames->count == kStackFramesMax) return _URC_END_OF_STACK;
+  frames->addresses[frames->count++] = address;
+  return _URC_NO_REASON;
+}
+
+// Loads the unwinder and calls it once: whatever it does at its first call is done here.
+bool PrepareStacks(const Dl_info& own) {
+  own_code = LoadedFile(own.dli_fbase);
+  void* library = dlopen("libgcc_s.so.1", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  // From version 12 on it finds the code of a frame by _dl_find_object. Before, it took a lock of the loader, whose
+  // owner may be waiting for the very thread that allocates here.
+  if (!library || !dlvsym(library, "__extendhfsf2", "GCC_12.0.0")) return false;
+  backtrace = reinterpret_cast<Backtrace>(dlsym(library, "_Unwind_Backtrace"));
+  instruction_pointer = reinterpret_cast<InstructionPointer>(dlsym(library, "_Unwind_GetIP"));
+  Dl_info unwinder;
+  if (!backtrace || !instruction_pointer || !dladdr(reinterpret_cast<void*>(backtrace), &unwinder)) return false;
+  unwinder_code = LoadedFile(unwinder.dli_fbase);
+  Frames frames = {};
+  backtrace(AddFrame, &frames);
+  return frames.count > 0;
+}
+
+// A step of fixed length in each thread, so that the same program gives the same stacks.
+bool StackIsDue() {
+  const std::int64_t step = stack_step.load(memory_order_acquire);
+  if (step <= 0) {
+    thread.stack_left = step < 0 ? INT64_MAX : kBigBytes;
+    return false;
+  }
+  const bool due = thread.counts_to_stack;
+  const std::int64_t beyond = due ? -thread.stack_left % step : 0;
+  thread.counts_to_stack = true;
+  thread.stack_left = step - beyond;
+  return due;
+}
+
+// `caller`: who called the allocator. The unwinder's own calls get no stack: it may hold a lock of its own.
+bool TakeStack(Frames* frames, const void* caller) {
+  frames->count = 0;
+  if (thread.unwinding || unwinder_code.Has(reinterpret_cast<std::uint64_t>(caller))) return false;
+  thread.unwinding = true;
+  backtrace(AddFrame, frames);
+  thread.unwinding = false;
+  return frames->count > 0;
+}
+
+// True where StackIsDue() is to be asked. Not for failed calls, whose sizes would wrap the counter.
+inline bool CountToStack(std::uint64_t size) {
+  thread.stack_left -= static_cast<std::int64_t>(size);
+  return thread.stack_left <= 0;
+}
+
+// --- big blocks ---------------------------------------------------------------------------------------- blocks ----------------------------------------------------------------------------------------
 
 constexpr std::uint64_t kLastLookPatience = 200'000'000;
 
@@ -392,10 +508,11 @@ bool MayAwaitBig(Region* region) {
   return true;
 }
 
-__attribute__((noinline)) void RecordBig(RawOp op, const void* pointer, std::uint64_t size, std::uint32_t align_log2) {
+__attribute__((noinline)) void RecordBig(RawOp op, const void* pointer, std::uint64_t size, std::uint32_t align_log2,
+                                         const Frames* frames) {
   Region* region = process.region.load(memory_order_acquire);
   if (!region || !region->record_big.load(memory_order_relaxed) || !pointer) {
-    return RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, align_log2);
+    return RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, align_log2, frames);
   }
   if (op != RawOp::kBigFree && op != RawOp::kReallocBegin) {
     region->big_filter[BigFilterIndex(reinterpret_cast<std::uint64_t>(pointer))].fetch_add(1, memory_order_relaxed);
@@ -405,11 +522,11 @@ __attribute__((noinline)) void RecordBig(RawOp op, const void* pointer, std::uin
   // the last slot so that the chunk stays this thread's.
   const std::uint32_t generation = region->generation.load(memory_order_acquire);
   if (generation != 0 && thread.region == region && thread.generation == generation && !thread.attaching &&
-      thread.next + 3 >= thread.end) {
+      thread.next + Room(align_log2, frames) + 1 >= thread.end) {
     Attach(region, generation, kChunkEvents);
   }
   const std::uint32_t before = thread.header ? thread.header->big_seen.load(memory_order_acquire) : 0;
-  RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, align_log2);
+  RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, align_log2, frames);
   if (wait) AwaitBig(region, before);
 }
 
@@ -567,27 +684,38 @@ inline std::uint32_t AlignmentLog2(std::size_t alignment) {
   return 64 - __builtin_clzl(alignment - 1);  // of the next power of two
 }
 
+// The rare cases: a big block, an alignment, a call stack that is due.
+__attribute__((noinline)) void RecordWithMore(RawOp op, const void* pointer, std::size_t size, std::uint32_t align_log2,
+                                              const void* caller) {
+  Frames frames;
+  const Frames* taken = nullptr;
+  if (pointer && CountToStack(size) && StackIsDue() && TakeStack(&frames, caller)) taken = &frames;
+  if (size >= kBigBytes) return RecordBig(op, pointer, size, align_log2, taken);
+  RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, align_log2, taken);
+}
+
 inline void RecordAllocation(RawOp op, const void* pointer, std::size_t size) {
-  if (UNLIKELY(size >= kBigBytes)) return RecordBig(op, pointer, size, 0);
+  if (UNLIKELY(size >= kBigBytes || thread.stack_left <= static_cast<std::int64_t>(size))) {
+    return RecordWithMore(op, pointer, size, 0, __builtin_return_address(0));
+  }
+  thread.stack_left -= static_cast<std::int64_t>(size);
   Record(op, pointer, size);
 }
 
 inline void RecordAligned(RawOp op, const void* pointer, std::size_t alignment, std::size_t size) {
-  const std::uint32_t log2 = AlignmentLog2(alignment);
-  if (size >= kBigBytes) return RecordBig(op, pointer, size, log2);
-  RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, log2);
+  RecordWithMore(op, pointer, size, AlignmentLog2(alignment), __builtin_return_address(0));
 }
 
 // A free, or the beginning of a realloc. For big blocks with the usable size.
 inline void RecordEnd(RawOp op, RawOp big_op, void* pointer) {
   if (MaybeBig(pointer)) {
     const std::size_t usable = real.malloc_usable_size(pointer);
-    if (usable >= kBigBytes) return RecordBig(big_op, pointer, usable, 0);
+    if (usable >= kBigBytes) return RecordBig(big_op, pointer, usable, 0, nullptr);
   }
   Record(op, pointer, 0);
 }
 
-void* Reallocate(void* pointer, std::size_t size, bool array) {
+inline void* Reallocate(void* pointer, std::size_t size, bool array) {
   if (!pointer) {
     void* result = real.realloc(nullptr, size);
     RecordAllocation(array ? RawOp::kReallocArrayFresh : RawOp::kReallocFresh, result, size);
@@ -607,6 +735,179 @@ void* Reallocate(void* pointer, std::size_t size, bool array) {
     RecordAllocation(array ? RawOp::kReallocArrayEnd : RawOp::kReallocEnd, result, size);
   }
   return result;
+}
+
+// --- the operators of C++ ------------------------------------------------------------------------------
+
+// The C++ library's call malloc and free and are recorded there. An allocator may bring its own, some of which come to
+// its malloc and free by way of this library and some of which do not (both are found in one and the same allocator):
+// the latter are recorded here. Which is which is found out by calling each once.
+enum CxxOperator {
+  kNew, kNewArray, kNewNothrow, kNewArrayNothrow, kNewAligned, kNewArrayAligned, kNewAlignedNothrow,
+  kNewArrayAlignedNothrow, kDelete, kDeleteArray, kDeleteNothrow, kDeleteArrayNothrow, kDeleteSized,
+  kDeleteArraySized, kDeleteAligned, kDeleteArrayAligned, kDeleteAlignedNothrow, kDeleteArrayAlignedNothrow,
+  kDeleteSizedAligned, kDeleteArraySizedAligned, kCxxOperatorCount
+};
+constexpr const char* kCxxOperatorNames[kCxxOperatorCount] = {
+    "_Znwm", "_Znam", "_ZnwmRKSt9nothrow_t", "_ZnamRKSt9nothrow_t", "_ZnwmSt11align_val_t", "_ZnamSt11align_val_t",
+    "_ZnwmSt11align_val_tRKSt9nothrow_t", "_ZnamSt11align_val_tRKSt9nothrow_t", "_ZdlPv", "_ZdaPv",
+    "_ZdlPvRKSt9nothrow_t", "_ZdaPvRKSt9nothrow_t", "_ZdlPvm", "_ZdaPvm", "_ZdlPvSt11align_val_t",
+    "_ZdaPvSt11align_val_t", "_ZdlPvSt11align_val_tRKSt9nothrow_t", "_ZdaPvSt11align_val_tRKSt9nothrow_t",
+    "_ZdlPvmSt11align_val_t", "_ZdaPvmSt11align_val_t"};
+
+struct RealOperator {
+  void* function;
+  bool record;  // it does not come to malloc or free here
+};
+RealOperator real_operators[kCxxOperatorCount];
+std::atomic<bool> operators_resolved;
+
+// Where there is no C++ library at all: nobody can have caught what they would throw.
+void* PlainNew(std::size_t size) { return malloc(size ? size : 1); }
+void* PlainNewAligned(std::size_t size, std::size_t alignment) { return aligned_alloc(alignment, size ? size : 1); }
+void PlainDelete(void* pointer) { free(pointer); }
+
+RealFunctions behind_probes;
+const nothrow_t kNothrow;
+
+// Takes the places of the real functions for a moment. Other threads pass through as well.
+template <auto Member>
+struct Probe;
+template <typename Result, typename... Arguments, Result (*RealFunctions::*Member)(Arguments...)>
+struct Probe<Member> {
+  static Result Call(Arguments... arguments) {
+    thread.probe_hit = true;
+    return (behind_probes.*Member)(arguments...);
+  }
+  static void Set(bool on) { real.*Member = on ? Call : behind_probes.*Member; }
+};
+
+void SetProbes(bool on) {
+  if (on) behind_probes = real;
+  Probe<&RealFunctions::malloc>::Set(on);
+  Probe<&RealFunctions::calloc>::Set(on);
+  Probe<&RealFunctions::posix_memalign>::Set(on);
+  Probe<&RealFunctions::aligned_alloc>::Set(on);
+  Probe<&RealFunctions::memalign>::Set(on);
+  Probe<&RealFunctions::free>::Set(on);
+}
+
+constexpr bool IsAligned(int which) {
+  return (which >= kNewAligned && which <= kNewArrayAlignedNothrow) || which >= kDeleteAligned;
+}
+
+void* CallNew(int which, void* function) {
+  constexpr std::size_t kBytes = 64;
+  constexpr align_val_t kAlignment{64};
+  if (which <= kNewArray) return reinterpret_cast<void* (*)(std::size_t)>(function)(kBytes);
+  if (which <= kNewArrayNothrow) {
+    return reinterpret_cast<void* (*)(std::size_t, const nothrow_t*)>(function)(kBytes, &kNothrow);
+  }
+  if (which <= kNewArrayAligned) return reinterpret_cast<void* (*)(std::size_t, align_val_t)>(function)(kBytes, kAlignment);
+  return reinterpret_cast<void* (*)(std::size_t, align_val_t, const nothrow_t*)>(function)(kBytes, kAlignment, &kNothrow);
+}
+
+void CallDelete(int which, void* function, void* pointer) {
+  constexpr std::size_t kBytes = 64;
+  constexpr align_val_t kAlignment{64};
+  if (which <= kDeleteArray) {
+    reinterpret_cast<void (*)(void*)>(function)(pointer);
+  } else if (which <= kDeleteArrayNothrow) {
+    reinterpret_cast<void (*)(void*, const nothrow_t*)>(function)(pointer, &kNothrow);
+  } else if (which <= kDeleteArraySized) {
+    reinterpret_cast<void (*)(void*, std::size_t)>(function)(pointer, kBytes);
+  } else if (which <= kDeleteArrayAligned) {
+    reinterpret_cast<void (*)(void*, align_val_t)>(function)(pointer, kAlignment);
+  } else if (which <= kDeleteArrayAlignedNothrow) {
+    reinterpret_cast<void (*)(void*, align_val_t, const nothrow_t*)>(function)(pointer, kAlignment, &kNothrow);
+  } else {
+    reinterpret_cast<void (*)(void*, std::size_t, align_val_t)>(function)(pointer, kBytes, kAlignment);
+  }
+}
+
+// Does it come to this library's functions?
+void ProbeOperators(RealOperator* found) {
+  const std::uint32_t generation = thread.generation;
+  thread.probing = true;
+  thread.generation = 0;
+  SetProbes(true);
+  for (int i = 0; i < kCxxOperatorCount; ++i) {
+    if (!found[i].record) continue;
+    const bool is_delete = i >= kDelete;
+    const int maker = is_delete ? (IsAligned(i) ? kNewAligned : kNew) : i;
+    const int ender = is_delete ? i : (IsAligned(i) ? kDeleteAligned : kDelete);
+    thread.probe_hit = false;
+    void* block = CallNew(maker, found[maker].function);
+    if (!is_delete && thread.probe_hit) found[i].record = false;
+    thread.probe_hit = false;
+    CallDelete(ender, found[ender].function, block);
+    if (is_delete && thread.probe_hit) found[i].record = false;
+  }
+  SetProbes(false);
+  thread.generation = generation;
+  thread.probing = false;
+}
+
+__attribute__((noinline)) void ResolveOperators() {
+  // One thread finds out; another that comes meanwhile would see its probes.
+  static std::atomic<bool> busy;
+  while (busy.exchange(true, memory_order_acq_rel)) {
+    if (operators_resolved.load(memory_order_acquire)) return;
+    Sleep(20'000);
+  }
+  // A program in C may load the C++ library with a plugin, where the search by order does not see it.
+  void* library = nullptr;
+  if (!dlsym(RTLD_NEXT, kCxxOperatorNames[kNew])) {
+    library = dlopen("libstdc++.so.6", RTLD_LAZY | RTLD_NOLOAD);
+    if (!library) library = dlopen("libc++.so.1", RTLD_LAZY | RTLD_NOLOAD);
+  }
+  Dl_info allocator = {};
+  dladdr(reinterpret_cast<void*>(real.malloc), &allocator);
+  for (int i = 0; i < kCxxOperatorCount; ++i) {
+    void* found = dlsym(library ? library : RTLD_NEXT, kCxxOperatorNames[i]);
+    Dl_info its = {};
+    const bool own = found && dladdr(found, &its) && its.dli_fbase == allocator.dli_fbase;
+    // It must not go while this library calls it.
+    if (found && its.dli_fname) dlopen(its.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+    if (!found) {
+      const bool aligned = i >= kNewAligned && i <= kNewArrayAlignedNothrow;
+      found = i >= kDelete ? reinterpret_cast<void*>(PlainDelete)
+              : aligned    ? reinterpret_cast<void*>(PlainNewAligned)
+                           : reinterpret_cast<void*>(PlainNew);
+    }
+    real_operators[i] = {found, own};
+  }
+  ProbeOperators(real_operators);
+  operators_resolved.store(true, memory_order_release);
+}
+
+// An operator that calls another one comes to this library as well.
+bool BeingProbed() {
+  thread.probe_hit = true;
+  return thread.probing;
+}
+
+template <typename... More>
+inline void* New(CxxOperator which, std::size_t size, std::size_t alignment, More... more) {
+  if (UNLIKELY(!operators_resolved.load(memory_order_acquire)) && !BeingProbed()) ResolveOperators();
+  const RealOperator& next = real_operators[which];
+  void* result = reinterpret_cast<void* (*)(std::size_t, More...)>(next.function)(size, more...);
+  if (next.record && LIKELY(!thread.probing)) {
+    if (alignment) {
+      RecordAligned(RawOp::kAlignedAlloc, result, alignment, size);
+    } else {
+      RecordAllocation(RawOp::kMalloc, result, size);
+    }
+  }
+  return result;
+}
+
+template <typename... More>
+inline void Delete(CxxOperator which, void* pointer, More... more) {
+  if (UNLIKELY(!operators_resolved.load(memory_order_acquire)) && !BeingProbed()) ResolveOperators();
+  const RealOperator& next = real_operators[which];
+  if (next.record && pointer && LIKELY(!thread.probing)) RecordEnd(RawOp::kFree, RawOp::kBigFree, pointer);
+  reinterpret_cast<void (*)(void*, More...)>(next.function)(pointer, more...);
 }
 
 // --- start, fork, thread end ---------------------------------------------------------------------------
@@ -689,7 +990,7 @@ void BeforeFork() {
       }
     }
   }
-  RecordSlow(RawOp::kFork, 0, region_for_child, 0);
+  RecordSlow(RawOp::kFork, 0, region_for_child, 0, nullptr);
 }
 
 void AfterForkInParent() { region_for_child = 0; }
@@ -710,7 +1011,7 @@ void ThreadExit(void*) {
     pthread_setspecific(exit_key, &thread);
     return;
   }
-  RecordSlow(RawOp::kThreadEnd, 0, 0, 0);
+  RecordSlow(RawOp::kThreadEnd, 0, 0, 0, nullptr);
   thread.ended = true;
   thread.generation = 0;
   thread.attached = 0;
@@ -919,6 +1220,13 @@ __attribute__((constructor)) void Construct(int argc, char** argv, char** enviro
     }
     // A program that brings its own malloc never asks this one.
     region->own_malloc.store(dlsym(RTLD_DEFAULT, "malloc") != reinterpret_cast<void*>(&malloc), memory_order_relaxed);
+    if (region->options.stack_bytes) {
+      const bool ready = PrepareStacks(own);
+      if (!ready) Say("call stacks, because there is no libgcc_s.so.1 of GCC 12 or later. The rest is recorded.");
+      stack_step.store(ready ? static_cast<std::int64_t>(region->options.stack_bytes) : -1, memory_order_release);
+    } else {
+      stack_step.store(-1, memory_order_release);
+    }
     if (region->options.suspended) region->generation.store(0, memory_order_release);
     const std::uint64_t report = region->options.report_fd;
     wanted = StartWriter(region, own.dli_fname);
@@ -1018,4 +1326,64 @@ EXPORT int mallopt(int parameter, int value) noexcept {
   heaptape::Record(RawOp::kMallopt, reinterpret_cast<void*>(static_cast<std::uintptr_t>(static_cast<unsigned>(parameter))),
                    static_cast<unsigned>(value));
   return real.mallopt(parameter, value);
+}
+
+// --- the operators a C++ program calls -----------------------------------------------------------------------
+
+#define EXPORT_CXX __attribute__((visibility("default")))
+using heaptape::Delete;
+using heaptape::New;
+using std::align_val_t;
+using std::nothrow_t;
+using std::size_t;
+
+EXPORT_CXX void* operator new(size_t size) { return New(heaptape::kNew, size, 0); }
+EXPORT_CXX void* operator new[](size_t size) { return New(heaptape::kNewArray, size, 0); }
+EXPORT_CXX void* operator new(size_t size, const nothrow_t& tag) noexcept {
+  return New(heaptape::kNewNothrow, size, 0, &tag);
+}
+EXPORT_CXX void* operator new[](size_t size, const nothrow_t& tag) noexcept {
+  return New(heaptape::kNewArrayNothrow, size, 0, &tag);
+}
+EXPORT_CXX void* operator new(size_t size, align_val_t alignment) {
+  return New(heaptape::kNewAligned, size, static_cast<size_t>(alignment), alignment);
+}
+EXPORT_CXX void* operator new[](size_t size, align_val_t alignment) {
+  return New(heaptape::kNewArrayAligned, size, static_cast<size_t>(alignment), alignment);
+}
+EXPORT_CXX void* operator new(size_t size, align_val_t alignment, const nothrow_t& tag) noexcept {
+  return New(heaptape::kNewAlignedNothrow, size, static_cast<size_t>(alignment), alignment, &tag);
+}
+EXPORT_CXX void* operator new[](size_t size, align_val_t alignment, const nothrow_t& tag) noexcept {
+  return New(heaptape::kNewArrayAlignedNothrow, size, static_cast<size_t>(alignment), alignment, &tag);
+}
+EXPORT_CXX void operator delete(void* pointer) noexcept { Delete(heaptape::kDelete, pointer); }
+EXPORT_CXX void operator delete[](void* pointer) noexcept { Delete(heaptape::kDeleteArray, pointer); }
+EXPORT_CXX void operator delete(void* pointer, const nothrow_t& tag) noexcept {
+  Delete(heaptape::kDeleteNothrow, pointer, &tag);
+}
+EXPORT_CXX void operator delete[](void* pointer, const nothrow_t& tag) noexcept {
+  Delete(heaptape::kDeleteArrayNothrow, pointer, &tag);
+}
+EXPORT_CXX void operator delete(void* pointer, size_t size) noexcept { Delete(heaptape::kDeleteSized, pointer, size); }
+EXPORT_CXX void operator delete[](void* pointer, size_t size) noexcept {
+  Delete(heaptape::kDeleteArraySized, pointer, size);
+}
+EXPORT_CXX void operator delete(void* pointer, align_val_t alignment) noexcept {
+  Delete(heaptape::kDeleteAligned, pointer, alignment);
+}
+EXPORT_CXX void operator delete[](void* pointer, align_val_t alignment) noexcept {
+  Delete(heaptape::kDeleteArrayAligned, pointer, alignment);
+}
+EXPORT_CXX void operator delete(void* pointer, align_val_t alignment, const nothrow_t& tag) noexcept {
+  Delete(heaptape::kDeleteAlignedNothrow, pointer, alignment, &tag);
+}
+EXPORT_CXX void operator delete[](void* pointer, align_val_t alignment, const nothrow_t& tag) noexcept {
+  Delete(heaptape::kDeleteArrayAlignedNothrow, pointer, alignment, &tag);
+}
+EXPORT_CXX void operator delete(void* pointer, size_t size, align_val_t alignment) noexcept {
+  Delete(heaptape::kDeleteSizedAligned, pointer, size, alignment);
+}
+EXPORT_CXX void operator delete[](void* pointer, size_t size, align_val_t alignment) noexcept {
+  Delete(heaptape::kDeleteArraySizedAligned, pointer, size, alignment);
 }

@@ -22,7 +22,27 @@ namespace {
 
 std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
-// Hexadecimal, from the note of a library's file; empty where it has none.
+// What follows ".so." in the file's real name: "2.0" for /usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0.
+std::string LibraryVersion(const std::string& path) {
+  std::error_code error;
+  const std::filesystem::path real = std::filesystem::canonical(path, error);
+  const std::string name = BaseName(error ? path : real.string());
+  const std::size_t at = name.find(".so.");
+  return at == std::string::npos ? "" : name.substr(at + 4);
+}
+
+HugePages ReadHugePages() {
+  std::ifstream file("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string text;
+  std::getline(file, text);
+  if (absl::StrContains(text, "[always]")) return HugePages::kAlways;
+  if (absl::StrContains(text, "[madvise]")) return HugePages::kMadvise;
+  if (absl::StrContains(text, "[never]")) return HugePages::kNever;
+  return HugePages::kUnknown;
+}
+
+}  // namespace
+
 std::string BuildId(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   ElfW(Ehdr) header;
@@ -51,27 +71,6 @@ std::string BuildId(const std::string& path) {
   }
   return "";
 }
-
-// What follows ".so." in the file's real name: "2.0" for /usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0.
-std::string LibraryVersion(const std::string& path) {
-  std::error_code error;
-  const std::filesystem::path real = std::filesystem::canonical(path, error);
-  const std::string name = BaseName(error ? path : real.string());
-  const std::size_t at = name.find(".so.");
-  return at == std::string::npos ? "" : name.substr(at + 4);
-}
-
-HugePages ReadHugePages() {
-  std::ifstream file("/sys/kernel/mm/transparent_hugepage/enabled");
-  std::string text;
-  std::getline(file, text);
-  if (absl::StrContains(text, "[always]")) return HugePages::kAlways;
-  if (absl::StrContains(text, "[madvise]")) return HugePages::kMadvise;
-  if (absl::StrContains(text, "[never]")) return HugePages::kNever;
-  return HugePages::kUnknown;
-}
-
-}  // namespace
 
 std::string ProgramName(pid_t pid) {
   std::error_code error;

@@ -18,6 +18,9 @@ std::string ProgramName(pid_t pid);
 // `allocator_path` is the library whose malloc the process runs on. What the privacy level forbids is left out.
 TraceInfo DescribeProcess(pid_t pid, const std::string& allocator_path, const RecorderOptions& options);
 
+// Hexadecimal, from the note of a program's or library's file; empty where it has none.
+std::string BuildId(const std::string& path);
+
 // "libmimalloc.so.2.0" -> "mimalloc"; "libc.so.6" -> "glibc".
 std::string AllocatorName(const std::string& path);
 

@@ -63,7 +63,8 @@ std::string_view Field(std::string_view text, std::string_view name) {
   return {};
 }
 
-// Reads a file of /proc from its start into `buffer`; false when it has nothing to say any more.
+}  // namespace
+
 bool ReadAll(int descriptor, std::string& buffer) {
   std::size_t used = 0;
   if (buffer.size() < 4096) buffer.resize(4096);
@@ -78,8 +79,6 @@ bool ReadAll(int descriptor, std::string& buffer) {
   if (any) buffer.resize(used);
   return any;
 }
-
-}  // namespace
 
 std::optional<Statm> ParseStatm(std::string_view text, std::uint64_t page_bytes) {
   Statm statm;
@@ -114,8 +113,9 @@ std::vector<Mapping> ParseSmaps(std::string_view text) {
       mapping.end = Number(line.substr(dash + 1), 16);
       mapping.writable = line[space + 2] == 'w';
       mapping.shared = line[space + 4] == 's';
-      std::size_t at = space;
-      for (int field = 0; field < 4 && at != std::string_view::npos; ++field) at = line.find(' ', at + 1);
+      std::size_t at = line.find(' ', space + 1);
+      if (at != std::string_view::npos) mapping.file_offset = Number(line.substr(at), 16);
+      for (int field = 1; field < 4 && at != std::string_view::npos; ++field) at = line.find(' ', at + 1);
       if (at != std::string_view::npos) at = line.find_first_not_of(' ', at);
       if (at != std::string_view::npos) mapping.name = std::string(line.substr(at));
       mappings.push_back(std::move(mapping));

@@ -18,10 +18,11 @@
 
 namespace heaptape {
 
-// One mapping of /proc/PID/smaps. In bytes.
+// One mapping of /proc/PID/smaps, or of maps, where the figures in bytes are 0.
 struct Mapping {
   std::uint64_t start = 0;
   std::uint64_t end = 0;
+  std::uint64_t file_offset = 0;
   bool writable = false;
   bool shared = false;
   std::string name;  // file, "[heap]", "[stack]", or empty
@@ -35,6 +36,9 @@ struct Statm {
   std::uint64_t resident_bytes = 0;
   std::uint64_t shared_bytes = 0;  // file and shared-memory pages
 };
+
+// Reads a file of /proc from its start into `buffer`; false when it has nothing to say any more.
+bool ReadAll(int descriptor, std::string& buffer);
 
 std::optional<Statm> ParseStatm(std::string_view text, std::uint64_t page_bytes);
 // VmHWM of /proc/PID/status; 0 where the line is missing.

@@ -25,6 +25,8 @@ namespace heaptape {
 // Failed allocations have address 0. Never 0, so that an unwritten slot of the shared chunk is known.
 enum class RawOp : std::uint8_t {
   kPrefix = 1,  // belongs to the next slot: size is (thread << 8 | log2 of the alignment)
+  kStack,       // belongs to the next as well: two return addresses, innermost first, in `address` and the second
+                // word, which is 0 where there is only one; before a kPrefix, and in owned chunks only
   kMalloc,
   kCalloc,
   kReallocFresh,        // realloc(NULL, n)
@@ -76,6 +78,7 @@ inline constexpr std::uint32_t kChunkCount = 704;         // 2.75 MiB
 inline constexpr std::uint32_t kOwnedChunksMax = kChunkCount / 2;
 inline constexpr std::uint32_t kNoChunk = ~0u;
 inline constexpr std::uint64_t kBigBytes = 64 << 10;      // blocks whose touched pages are recorded
+inline constexpr std::uint32_t kStackFramesMax = 48;      // of deeper stacks the innermost ones
 inline constexpr std::uint32_t kBigFilterSize = 4096;
 
 constexpr std::uint32_t BigFilterIndex(std::uint64_t address) {

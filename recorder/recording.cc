@@ -50,6 +50,7 @@ absl::Status Recording::Open(const std::string& path) {
   if (!writer.ok()) return writer.status();
   writer_ = *std::move(writer);
   open_path_ = path;
+  modules_written_ = 0;
   segment_start_ns_ = time_ns_;
   return absl::OkStatus();
 }
@@ -65,6 +66,10 @@ std::string Recording::SegmentPath(std::uint64_t number) const {
 
 void Recording::Touched(std::uint32_t number, std::vector<PageRange> ranges) {
   touched_[order_.Widen(number)] = std::move(ranges);
+}
+
+void Recording::Stack(std::uint32_t number, std::vector<StackFrame> frames) {
+  stacks_[order_.Widen(number)] = std::move(frames);
 }
 
 void Recording::Mark(std::uint32_t number, std::uint64_t time_ns) {
@@ -170,6 +175,14 @@ void Recording::BigEnds(std::uint32_t slot, std::uint64_t address) {
   if (big_.erase(slot) != 0 && big_filter_) big_filter_[BigFilterIndex(address)].fetch_sub(1);
 }
 
+void Recording::AddStack(std::uint64_t number, std::uint32_t slot) {
+  const auto found = stacks_.find(number);
+  if (found == stacks_.end()) return;
+  for (; modules_ && modules_written_ < modules_->size(); ++modules_written_) writer_->AddModule((*modules_)[modules_written_]);
+  writer_->Stack({.object = writer_->ObjectNumber(slot), .frames = std::move(found->second)});
+  stacks_.erase(found);
+}
+
 void Recording::FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint16_t thread) {
   BigEnds(slot, address);
   objects_[slot].alive = 0;
@@ -197,6 +210,7 @@ void Recording::Allocate(const OrderedEvent& event, Op op, std::uint16_t thread,
     BigBegins(slot, address);
     AddTouch(number, slot, TouchRecord::When::kAllocation, size);
   }
+  if (!stacks_.empty()) AddStack(number, slot);
 }
 
 void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
@@ -278,6 +292,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
           BigBegins(begun.slot, address);
           AddTouch(number, begun.slot, TouchRecord::When::kAllocation, size);
         }
+        if (!stacks_.empty()) AddStack(number, begun.slot);
       }
       return;
     }
@@ -348,6 +363,7 @@ absl::Status Recording::ContinueAs(const std::string& path) {
   reallocs_.clear();
   marks_.clear();
   touched_.clear();
+  stacks_.clear();
   order_ = EventOrder();
   time_ns_ = 0;
   earlier_events_ = earlier_bytes_ = 0;

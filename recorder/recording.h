@@ -57,6 +57,10 @@ class Recording {
   using PresentPages = std::function<std::vector<PageRange>(std::uint64_t address, std::uint64_t bytes)>;
   void LookAtLiveBlocks(const PresentPages& present);
 
+  // The call stack of an allocation, read as Touched(); its modules are indices into `modules`, which stays alive.
+  void Stack(std::uint32_t number, std::vector<StackFrame> frames);
+  void set_modules(const std::vector<Module>* modules) { modules_ = modules; }
+
   EventOrder& order() { return order_; }
   ObjectPages& pages() { return pages_; }
 
@@ -136,6 +140,7 @@ class Recording {
   void Allocate(const OrderedEvent& event, Op op, std::uint16_t thread, std::uint64_t number);
   void FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint16_t thread);
   void SetObject(std::uint32_t slot, Op op, std::uint64_t size, std::uint32_t align_log2);
+  void AddStack(std::uint64_t number, std::uint32_t slot);
   void AddTouch(std::uint64_t number, std::uint32_t slot, TouchRecord::When when, std::uint64_t size);
   void WriteTouch(std::uint32_t slot, TouchRecord::When when, std::uint64_t size, const std::vector<PageRange>& present);
   // What was seen last of the blocks that outlive the file.
@@ -155,6 +160,9 @@ class Recording {
   std::vector<PendingRealloc> reallocs_;
   std::deque<TimeMark> marks_;
   absl::flat_hash_map<std::uint64_t, std::vector<PageRange>> touched_;  // by event number
+  absl::flat_hash_map<std::uint64_t, std::vector<StackFrame>> stacks_;  // by event number
+  const std::vector<Module>* modules_ = nullptr;
+  std::size_t modules_written_ = 0;  // to this file
   std::vector<std::uint16_t> threads_;                      // by serial
   std::vector<std::uint16_t> free_threads_;
   std::uint16_t next_thread_ = 0;

@@ -135,7 +135,7 @@ absl::StatusOr<ServicePlan> PlanService(const ServiceOptions& options) {
         "  ", parts, "/*.so mr,\n"
         "  /var/lib/", kFolder, "/ r,\n"
         "  owner /var/lib/", kFolder, "/** rwk,\n"
-        "  @{PROC}/@{pid}/{pagemap,smaps,stat,statm,status} r,\n"
+        "  @{PROC}/@{pid}/{maps,pagemap,smaps,stat,statm,status} r,\n"
         "  @{PROC}/@{pid}/task/ r,\n"
         "  /sys/kernel/mm/transparent_hugepage/enabled r,\n"
         "  ptrace (read) peer=", profile, ",\n", kEnd);

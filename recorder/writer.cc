@@ -33,6 +33,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "recorder/control.h"
+#include "recorder/modules.h"
 #include "recorder/process_info.h"
 #include "recorder/process_memory.h"
 #include "recorder/raw_event.h"
@@ -67,8 +68,8 @@ void SleepFor(std::uint64_t ns) {
 // The pool of one region, read from the writer's side.
 class Pool {
  public:
-  Pool(Region* region, ProcessMemory* memory, Recording* recording)
-      : region_(region), memory_(memory), recording_(recording) {}
+  Pool(Region* region, ProcessMemory* memory, Modules* modules, Recording* recording)
+      : region_(region), memory_(memory), modules_(modules), recording_(recording) {}
 
   // Reads what has been published. Returns the number of events.
   std::uint64_t Poll() {
@@ -109,12 +110,19 @@ class Pool {
       OrderedEvent event;
       event.thread = header.thread;
       std::uint32_t at = read;
-      if (region_->events[chunk][at].op() == RawOp::kPrefix) {
-        event.align_log2 = region_->events[chunk][at].size() & 0xff;
-        if (++at >= count) break;
+      addresses_.clear();
+      for (; at < count && region_->events[chunk][at].op() == RawOp::kStack; ++at) {
+        addresses_.push_back(region_->events[chunk][at].address());
+        if (region_->events[chunk][at].second) addresses_.push_back(region_->events[chunk][at].second);
       }
+      if (at < count && region_->events[chunk][at].op() == RawOp::kPrefix) {
+        event.align_log2 = region_->events[chunk][at].size() & 0xff;
+        ++at;
+      }
+      if (at >= count) break;
       event.event = region_->events[chunk][at];
       if (!Place(event)) break;
+      if (!addresses_.empty()) recording_->Stack(event.event.number(), modules_->Resolve(addresses_, Now()));
       big += LookAtBig(event);
       read = at + 1;
     }
@@ -193,7 +201,9 @@ class Pool {
 
   Region* region_;
   ProcessMemory* memory_;
+  Modules* modules_;
   Recording* recording_;
+  std::vector<std::uint64_t> addresses_;  // of the stack that is being read
   std::uint32_t read_[kChunkCount] = {};
   std::bitset<kChunkEvents / 2> taken_[kChunkCount];
 };
@@ -323,6 +333,7 @@ class Writer {
   void Start() {
     if (mprotect(regions_, sizeof(Region) * kRegionCount, PROT_READ | PROT_WRITE) != 0) Refuse(region_, "no memory.");
     memory_ = std::make_unique<ProcessMemory>(target_);
+    modules_ = std::make_unique<Modules>(target_);
     pidfd_ = static_cast<int>(syscall(SYS_pidfd_open, target_, 0));
     if (pidfd_ < 0) Refuse(region_, absl::StrCat("pidfd_open: ", std::strerror(errno), "."));
     const RecorderOptions& options = region_->options;
@@ -399,7 +410,8 @@ class Writer {
 
  private:
   void Attach() {
-    pool_ = std::make_unique<Pool>(region_, memory_.get(), recording_.get());
+    pool_ = std::make_unique<Pool>(region_, memory_.get(), modules_.get(), recording_.get());
+    recording_->set_modules(&modules_->seen());
     if (region_->record_big.load()) recording_->set_big_filter(region_->big_filter);
     recording_->set_fork_hook([this](std::uint32_t child) { FollowFork(child); });
     AllowForks(0);
@@ -447,6 +459,7 @@ class Writer {
       _exit(0);
     }
     memory_ = std::make_unique<ProcessMemory>(target_);
+    modules_ = std::make_unique<Modules>(target_);
     const std::string asked = region_->output;
     const std::size_t slash = asked.rfind('/');
     const std::size_t dot = asked.rfind('.');
@@ -732,6 +745,7 @@ class Writer {
   pid_t daemon_ = 0;  // went on as that process
   std::string folder_;
   std::unique_ptr<ProcessMemory> memory_;
+  std::unique_ptr<Modules> modules_;
   std::unique_ptr<Recording> recording_;
   std::unique_ptr<Pool> pool_;
   ControlBlock* control_ = nullptr;

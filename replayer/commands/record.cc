@@ -114,6 +114,9 @@ int Run(const RecordArguments& arguments) {
                                                ? "record: no program given. Give it and its arguments after --."
                                                : "record: --install and --remove belong to --service."));
   }
+  if (arguments.recorder.stack_bytes && arguments.recorder.privacy_level >= 2) {
+    return Fail(absl::InvalidArgumentError("record: --stacks names the program's files, which --privacy 2 leaves out. Give one of them."));
+  }
   LaunchOptions options;
   options.preload_path = PartPath("libheaptape.so");
   options.output = arguments.output.empty() ? DefaultOutput(arguments.command[0]) : arguments.output;
@@ -172,6 +175,11 @@ void AddRecord(CLI::App& program, int& status) {
   command->add_flag("--suspended", recorder.suspended, "Begin only with `heaptape ctl PID start`");
   command->add_flag("--children", recorder.children,
                     "Record forked children and executed programs too, as NAME.PID.tape; a forked one begins with its parent's live set");
+  command->add_option("--stacks", recorder.stack_bytes,
+                      "Keep a call stack, as module and offset, for each so many bytes allocated (512KiB if none are given)")
+      ->expected(0, 1)
+      ->default_str("512KiB")
+      ->transform(size());
   command->add_option("--service", arguments->service,
                       "Show the systemd drop-in (and AppArmor rule) that records this unit, e.g. tor@default");
   command->add_flag("--install", arguments->install, "With --service: write them");

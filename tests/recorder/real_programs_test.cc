@@ -1,15 +1,13 @@
 // Programs as Debian ships them: recorded, they do what they do bare, and the trace is consistent.
 //
-// A program that is not installed fails its test: ./bootstrap test installs what is named here. Those marked
-// optional (java, node, nginx, tor: large or seldom wanted) are left out where they are missing, visibly.
+// A program that is not installed fails its test: ./bootstrap test installs what is named here.
 
-#include <unistd.h>
-
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
+#include <algorithm>
 #include <sstream>
+#include <string>
+#include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -21,8 +19,8 @@ namespace {
 struct RealProgram {
   std::string name;
   std::string command_line;  // for a shell in the test's folder; RECORD stands before the program to be recorded
-  bool optional = false;
-  std::string needs;         // program or library that must be there; the first word of the command line otherwise
+  std::string needs;         // program or library that must be there
+  std::string options;       // of heaptape record
 };
 
 void PrintTo(const RealProgram& program, std::ostream* out) { *out << program.name; }
@@ -34,23 +32,48 @@ std::string Replaced(std::string text, const std::string& by) {
   return text;
 }
 
+// What `heaptape record -v` said, taken out of what the program printed.
+std::string TakeTalk(std::string& output) {
+  std::istringstream lines(output);
+  std::string kept, talk, line;
+  while (std::getline(lines, line)) absl::StrAppend(absl::StartsWith(line, "heaptape: ") ? &talk : &kept, line, "\n");
+  output = kept;
+  return talk;
+}
+
 TEST_P(RealPrograms, RecordedItDoesWhatItDoesBare) {
   const RealProgram& program = GetParam();
-  const bool there = Shell(absl::StrCat("command -v ", program.needs, " || test -e ", program.needs)).status == 0;
-  if (!there && program.optional) GTEST_SKIP() << program.needs << " is not installed";
-  ASSERT_TRUE(there) << program.needs << " is missing: ./bootstrap test installs it";
+  ASSERT_EQ(Shell(absl::StrCat("command -v ", program.needs, " || test -e ", program.needs)).status, 0)
+      << program.needs << " is missing: ./bootstrap test installs it";
   TemporaryFolder bare_folder;
   TemporaryFolder folder;
-  const ShellResult bare = Shell(absl::StrCat("cd ", bare_folder.path(), " && { ", Replaced(program.command_line, ""), "; }"));
-  const std::string record = absl::StrCat(HEAPTAPE_PROGRAM, " record --max-wait 60s -o ", folder.File("x.tape"), " -- ");
-  const ShellResult recorded = Shell(absl::StrCat("cd ", folder.path(), " && { ", Replaced(program.command_line, record), "; }"));
+  TemporaryFolder tapes;
+  ShellResult bare = Shell(absl::StrCat("cd ", bare_folder.path(), " && { ", Replaced(program.command_line, ""), "; }"));
+  const std::string record = absl::StrCat(HEAPTAPE_PROGRAM, " record -v --max-wait 60s ", program.options, " -o ",
+                                          tapes.File("x.tape"), " -- ");
+  ShellResult recorded = Shell(absl::StrCat("cd ", folder.path(), " && { ", Replaced(program.command_line, record), "; }"));
+  const std::string talk = TakeTalk(recorded.output);
+  TakeTalk(bare.output);  // ends both with a line's end
   EXPECT_EQ(recorded.status, bare.status);
   EXPECT_EQ(recorded.output, bare.output);
   EXPECT_EQ(bare.status, 0) << bare.output;
-  const ReadTrace trace = ReadAndCheck(folder.File("x.tape"));
-  EXPECT_TRUE(trace.summary.complete);
-  EXPECT_TRUE(trace.damage.empty());
-  EXPECT_GT(trace.counts.at(Op::kMalloc), 50u);
+  for (const char* figure : {"lost", "unknown_frees", "missed_frees"}) {
+    EXPECT_THAT(talk, ::testing::HasSubstr(absl::StrCat("heaptape:   ", figure, " 0\n")));
+  }
+  // Of the program, and of its children where they were asked for.
+  EXPECT_TRUE(Eventually([&] {
+    const std::vector<std::string> names = tapes.Names();
+    return std::none_of(names.begin(), names.end(), [](const std::string& name) { return absl::EndsWith(name, ".part"); });
+  }));
+  const std::vector<std::string> names = tapes.Names();
+  EXPECT_EQ(names.size() > 1, absl::StrContains(program.options, "--children"));
+  for (const std::string& name : names) {
+    const ReadTrace trace = ReadAndCheck(tapes.File(name));
+    EXPECT_TRUE(trace.summary.complete);
+    EXPECT_TRUE(trace.damage.empty());
+    EXPECT_GT(trace.counts.at(Op::kMalloc), 50u);
+    EXPECT_EQ(Shell(absl::StrCat(HEAPTAPE_PROGRAM, " verify ", tapes.File(name))).status, 0) << name;
+  }
 }
 
 const char kPython[] =
@@ -63,28 +86,68 @@ const char kPython[] =
     "  with m.get_context(\"fork\").Pool(3) as p: print(sum(p.map(work, [5000] * 20)))\n"
     "'";
 
+// Two workers under another user serve files over keep-alive connections, before and after a reload.
+const char kNginx[] =
+    "chmod 755 . && mkdir www && head -c 300000 /dev/zero > www/a && cat > conf <<E\n"
+    "daemon off; worker_processes 2; pid $PWD/pid; error_log $PWD/error; events {}\n"
+    "http { access_log $PWD/access; client_body_temp_path $PWD/1; proxy_temp_path $PWD/2; fastcgi_temp_path $PWD/3;\n"
+    "  uwsgi_temp_path $PWD/4; scgi_temp_path $PWD/5; gzip on; gzip_types *; gzip_min_length 1;\n"
+    "  server { listen unix:$PWD/s; location / { root $PWD/www; } } }\n"
+    "E\n"
+    "cat > client <<E\n"
+    "import socket, sys, time\n"
+    "total = 0\n"
+    "for connection in range(20):\n"
+    "  while True:\n"
+    "    try: s = socket.socket(socket.AF_UNIX); s.connect('s'); break\n"
+    "    except OSError: time.sleep(0.05)\n"
+    "  for path in ['/a', '/none'] * 10:\n"
+    "    s.sendall(f'GET {path} HTTP/1.1\\r\\nHost: x\\r\\n'.encode() + b'Accept-Encoding: identity\\r\\n\\r\\n')\n"
+    "    head = b''\n"
+    "    while b'\\r\\n\\r\\n' not in head: head += s.recv(1)\n"
+    "    length = int(head.lower().split(b'content-length: ')[1].split(b'\\r')[0])\n"
+    "    while length: n = len(s.recv(min(length, 65536))); length -= n; total += n\n"
+    "print(total)\n"
+    "E\n"
+    "RECORD /usr/sbin/nginx -e $PWD/error -c $PWD/conf & python3 client; kill -HUP $(cat pid); python3 client; "
+    "kill -QUIT $(cat pid); wait $!; ! grep alert error";
+
+// Threads that write to disk, a pipe of commands, a background save by fork, in the midst of the load.
+const char kRedis[] =
+    "RECORD redis-server --port 0 --unixsocket $PWD/s --save '' --daemonize no --dir . > log & "
+    "until redis-cli -s s ping > /dev/null 2>&1; do sleep 0.05; done; "
+    "redis-benchmark -s s -q -n 20000 -r 5000 -d 200 -t set,lpush,hset > /dev/null & "
+    "redis-cli -s s debug populate 20000 > /dev/null; redis-cli -s s bgsave; wait $!; "
+    "redis-cli -s s flushall async; redis-cli -s s dbsize; "
+    "until test -s dump.rdb; do sleep 0.05; done; redis-cli -s s shutdown nosave; wait; echo saved";
+
+const char kNode[] =
+    "RECORD node -e 'const { Worker } = require(\"worker_threads\"); let m = new Map(); for (let i = 0; i < 1e5; i++) m.set(i, \"x\" + i);\n"
+    "let n = 3; for (let i = 0; i < 3; i++) new Worker(\"let s = 0; for (let i = 0; i < 1e6; i++) s += i;\", { eval: true })\n"
+    "  .on(\"exit\", () => { if (--n == 0) console.log(m.size); })'";
+
+std::string PerlOn(const std::string& library) {
+  return absl::StrCat("LD_PRELOAD=", library, " RECORD perl -e 'my %h; $h{$_} = [$_] for 1..20000; print scalar(keys %h), \"\\n\"'");
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Debian, RealPrograms,
     ::testing::Values(
         RealProgram{"gxx", "printf '#include <map>\\n#include <string>\\nstd::map<std::string,int> m; int main(){return m[\"a\"];}' > a.cc; "
-                           "RECORD $(g++ -print-prog-name=cc1plus) -quiet -imultiarch x86_64-linux-gnu -O1 a.cc -o a.s && wc -l < a.s", false, "g++"},
-        RealProgram{"python", kPython, false, "/usr/bin/python3"},
-        RealProgram{"git", "git init -q . && echo x > f && git -c user.name=a -c user.email=a@b add f && RECORD git status --short f", false, "git"},
+                           "RECORD $(g++ -print-prog-name=cc1plus) -quiet -imultiarch x86_64-linux-gnu -O1 a.cc -o a.s && wc -l < a.s", "g++", ""},
+        RealProgram{"python", kPython, "/usr/bin/python3", ""},
+        RealProgram{"git", "git init -q . && echo x > f && git -c user.name=a -c user.email=a@b add f && RECORD git status --short f", "git", ""},
         RealProgram{"sqlite3", "RECORD sqlite3 a.db 'create table t(a,b); with recursive c(x) as (select 1 union all select x+1 from c where "
-                               "x<20000) insert into t select x, hex(x) from c; select count(*), sum(a) from t;'", false, "sqlite3"},
-        RealProgram{"perl", "RECORD perl -e 'my %h; $h{$_} = [$_ x 3] for 1..20000; print scalar(keys %h), \"\\n\"'", false, "perl"},
-        RealProgram{"xz", "head -c 2000000 /dev/zero > z; RECORD xz -k -T2 z; xz -dc z.xz | cksum", false, "xz"},
-        RealProgram{"perl_on_jemalloc", "LD_PRELOAD=libjemalloc.so.2 RECORD perl -e 'my %h; $h{$_} = [$_] for 1..20000; print scalar(keys %h), \"\\n\"'",
-                    false, "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2"},
-        RealProgram{"perl_on_tcmalloc", "LD_PRELOAD=libtcmalloc_minimal.so.4 RECORD perl -e 'my %h; $h{$_} = [$_] for 1..20000; print scalar(keys %h), \"\\n\"'",
-                    false, "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4"},
-        RealProgram{"perl_on_mimalloc", "LD_PRELOAD=$(ls /usr/lib/x86_64-linux-gnu/libmimalloc.so.* | head -1) RECORD perl -e 'my %h; $h{$_} = [$_] for 1..20000; print "
-                    "scalar(keys %h), \"\\n\"'", false, "perl"},
-        RealProgram{"node", "RECORD node -e 'let m = new Map(); for (let i = 0; i < 1e5; i++) m.set(i, \"x\" + i); console.log(m.size)'", true, "node"},
-        RealProgram{"java", "RECORD java -XshowSettings:none -version 2>&1 | wc -l", true, "java"},
-        RealProgram{"redis", "exec 2>&1; RECORD redis-server --port 0 --unixsocket $PWD/s --save '' --daemonize no --dir . > log & sleep 1; "
-                             "redis-cli -s s debug populate 20000 > /dev/null; redis-cli -s s bgsave; sleep 1; redis-cli -s s dbsize; "
-                             "redis-cli -s s shutdown nosave; wait; test -s dump.rdb && echo saved", true, "redis-server"}),
+                               "x<20000) insert into t select x, hex(x) from c; select count(*), sum(a) from t;'", "sqlite3", ""},
+        RealProgram{"perl", PerlOn("''"), "perl", ""},
+        RealProgram{"xz", "head -c 2000000 /dev/zero > z; RECORD xz -k -T2 z; xz -dc z.xz | cksum", "xz", ""},
+        RealProgram{"perl_on_jemalloc", PerlOn("libjemalloc.so.2"), "/usr/lib/x86_64-linux-gnu/libjemalloc.so.2", ""},
+        RealProgram{"perl_on_tcmalloc", PerlOn("libtcmalloc_minimal.so.4"), "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4", ""},
+        RealProgram{"perl_on_mimalloc", PerlOn("$(ls /usr/lib/x86_64-linux-gnu/libmimalloc.so.* | head -1)"), "perl", ""},
+        RealProgram{"node", kNode, "node", ""},
+        RealProgram{"java", "RECORD java -XX:+PrintFlagsFinal -version > flags && wc -l < flags", "java", ""},
+        RealProgram{"nginx", kNginx, "/usr/sbin/nginx", "--children"},
+        RealProgram{"redis", kRedis, "redis-benchmark", ""}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -105,6 +106,49 @@ TEST(RecordCalls, PagesOfBigBlocksThatAreNeverFreedAreLookedAtAtExit) {
   const Recorded recorded = RecordAndCheck({TestProgram("big_blocks")}, folder.File("x.tape"));
   EXPECT_THAT(PagesAtTheEnd(recorded.trace, 4 << 20), ::testing::ElementsAre(100, 0));
 }
+
+// C++ on top of the C library, and on allocators that bring operators of their own: seen once each, never twice.
+class RecordCxx : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(RecordCxx, EveryOperatorIsThereOnce) {
+  TemporaryFolder folder;
+  std::string preload;
+  if (!GetParam().empty()) {
+    preload = std::string(absl::StripAsciiWhitespace(Shell(absl::StrCat("ls /usr/lib/x86_64-linux-gnu/", GetParam(), " | head -1")).output));
+    ASSERT_EQ(access(preload.c_str(), R_OK), 0) << GetParam() << " is missing: ./bootstrap test installs it";
+  }
+  setenv("LD_PRELOAD", preload.c_str(), 1);
+  std::vector<std::string> command = {TestProgram("new_delete"), "20000"};
+  // mimalloc's library is compiled as C: it aborts where others throw.
+  if (!absl::StrContains(preload, "mimalloc")) command.push_back("throw");
+  const Recorded recorded = RecordAndCheck(command, folder.File("x.tape"));
+  unsetenv("LD_PRELOAD");
+  EXPECT_EQ(recorded.launch.exit_status, 0);
+  const ReadTrace& trace = recorded.trace;
+  for (const std::uint64_t size : {10007, 10009, 10037, 10039, 10061, 10067, 200003}) {
+    const Event event = Only(trace, Op::kMalloc, size);
+    auto at = std::find(trace.events.begin(), trace.events.end(), event);
+    ASSERT_NE(at, trace.events.end());
+    do ++at;
+    while (at != trace.events.end() && at->op == Op::kTime);
+    ASSERT_NE(at, trace.events.end());
+    EXPECT_EQ(at->op, Op::kFree);
+    EXPECT_EQ(at->slot, event.slot);
+  }
+  for (const std::uint64_t size : {10240, 10496, 10752, 11008, 11264, 11520}) {
+    EXPECT_EQ(Only(trace, Op::kAlignedAlloc, size).alignment(), 256u);
+  }
+  // Each string is longer than what fits inside it; each is freed.
+  EXPECT_GE(trace.counts.at(Op::kMalloc), 3u * 20000u);
+  EXPECT_LT(trace.counts.at(Op::kMalloc), 3u * 20000u + 3u * 1000u + 200u);
+  EXPECT_LT(trace.live_objects, 100u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Allocators, RecordCxx,
+                         ::testing::Values("", "libmimalloc.so.?*", "libjemalloc.so.2", "libtcmalloc_minimal.so.4"),
+                         [](const auto& info) {
+                           return info.param.empty() ? "libc" : info.param.substr(3, info.param.find_first_of("._") - 3);
+                         });
 
 TEST(RecordCommand, GivesTheProgramsOwnStatusAndOutput) {
   TemporaryFolder folder;

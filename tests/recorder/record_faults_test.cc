@@ -29,15 +29,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-template <typename Condition>
-bool Eventually(Condition condition) {
-  for (int i = 0; i < 3000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return false;
-}
-
 bool Exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
 
 // `heaptape record` in the background, with what the test needs to disturb it.
@@ -253,6 +244,29 @@ TEST(RecordSignals, HandlersThatAllocateAndJumpOutLeaveAConsistentTrace) {
   EXPECT_TRUE(trace.summary.complete);
   // A jump out of the few instructions between number and event costs that one event.
   EXPECT_GE(trace.counts.at(Op::kMalloc) + launch->figures["lost"], 1'000'000u * 99 / 100);
+}
+
+// Ten minutes where HEAPTAPE_LONG_TESTS is set.
+TEST(RecordSignals, StressOfSignalsThreadsForksAndLibrariesLosesNothing) {
+  const std::string milliseconds = std::getenv("HEAPTAPE_LONG_TESTS") ? "600000" : "8000";
+  for (const char* options : {"", "--stacks=4KiB"}) {
+    TemporaryFolder folder;
+    const std::string tape = folder.File("x.tape");
+    const ShellResult result = Shell(absl::StrCat("LD_PRELOAD=", HEAPTAPE_REENTRANT_MALLOC, " ", HEAPTAPE_PROGRAM, " record -v ", options, " -o ", tape,
+                                                  " -- ", TestProgram("stress"), " ", milliseconds, " ", HEAPTAPE_PLUGIN));
+    EXPECT_EQ(result.status, 0) << result.output;
+    for (const char* figure : {"lost", "unknown_frees", "missed_frees"}) {
+      EXPECT_THAT(result.output, HasSubstr(absl::StrCat("heaptape:   ", figure, " 0\n")));
+    }
+    std::uint64_t marked = 0;
+    ASSERT_TRUE(absl::SimpleAtoi(result.output.substr(0, result.output.find('\n')), &marked)) << result.output;
+    EXPECT_GT(marked, 100u);
+    const ReadTrace trace = ReadAndCheck(tape, 2'000'000'000);
+    EXPECT_TRUE(trace.summary.complete);
+    EXPECT_EQ(std::count_if(trace.events.begin(), trace.events.end(),
+                            [](const Event& event) { return event.op == Op::kMalloc && event.size == 7777; }),
+              static_cast<std::ptrdiff_t>(marked));
+  }
 }
 
 }  // namespace

@@ -3,9 +3,11 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
@@ -86,6 +88,8 @@ ReadTrace ReadAndCheck(const std::string& path, std::uint64_t keep) {
   EXPECT_EQ(faults, 0u) << path << ": events that contradict what was before";
   if (auto resident = (*reader)->ReadResident(); resident.ok()) trace.resident = *resident;
   if (auto touched = (*reader)->ReadTouched(); touched.ok()) trace.touched = *touched;
+  if (auto stacks = (*reader)->ReadStacks(); stacks.ok()) trace.stacks = *stacks;
+  if (auto modules = (*reader)->ReadModules(); modules.ok()) trace.modules = *modules;
   trace.damage = (*reader)->damage();
   return trace;
 }
@@ -133,6 +137,14 @@ Recorded RecordAndCheck(const std::vector<std::string>& command, const std::stri
   EXPECT_TRUE(recorded.trace.damage.empty());
   EXPECT_EQ(recorded.trace.summary.event_count, launch->figures["events"]);
   return recorded;
+}
+
+bool Eventually(const std::function<bool()>& condition) {
+  for (int i = 0; i < 6000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
 }
 
 std::string TestProgram(const std::string& name) { return absl::StrCat(HEAPTAPE_TEST_PROGRAMS, "/", name); }

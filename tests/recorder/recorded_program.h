@@ -4,6 +4,7 @@
 #define HEAPTAPE_TESTS_RECORDER_RECORDED_PROGRAM_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -40,6 +41,8 @@ struct ReadTrace {
   std::uint64_t threads_started = 0;
   std::vector<ResidentSample> resident;
   std::vector<TouchRecord> touched;
+  std::vector<StackSample> stacks;
+  std::vector<Module> modules;
   std::vector<std::string> damage;
 };
 
@@ -60,6 +63,9 @@ Recorded RecordAndCheck(const std::vector<std::string>& command, const std::stri
                         const RecorderOptions& options = {});
 
 LaunchOptions TestLaunchOptions(const std::string& output, const RecorderOptions& options = {});
+
+// Waits for what another process is about to do. False after a minute.
+bool Eventually(const std::function<bool()>& condition);
 
 // A program of tests/programs.
 std::string TestProgram(const std::string& name);

@@ -1,0 +1,51 @@
+// Where return addresses of the recorded process lie: in which file, at which offset of it. Read from outside it,
+// from /proc/PID/maps, so that no address has to be kept.
+
+#ifndef HEAPTAPE_RECORDER_MODULES_H_
+#define HEAPTAPE_RECORDER_MODULES_H_
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "recorder/process_memory.h"
+#include "traces/trace_info.h"
+
+namespace heaptape {
+
+// The file is opened at once, because the process may later give up the right to have it opened. A library that was
+// unloaded less than 100 ms after it was loaded may be missed ("[unknown]"), or taken for what was there before it.
+class Modules {
+ public:
+  explicit Modules(pid_t pid);
+  ~Modules();
+  Modules(const Modules&) = delete;
+  Modules& operator=(const Modules&) = delete;
+
+  // In the order of `addresses`. Code that lies in no file has the module "[anonymous]" and
+  // offset 0, as has "[unknown]" what lies nowhere any more.
+  std::vector<StackFrame> Resolve(std::span<const std::uint64_t> addresses, std::uint64_t now_ns);
+  // Every module that Resolve() has named; a frame's module is an index into it.
+  const std::vector<Module>& seen() const { return seen_; }
+
+ private:
+  static const Mapping* Find(const std::vector<Mapping>& mappings, std::uint64_t address);
+  void Read(std::uint64_t now_ns);
+  std::uint32_t Number(const std::string& path);
+
+  int maps_ = -1;
+  std::string buffer_;
+  std::vector<Mapping> mappings_;  // ascending
+  std::vector<Mapping> unloaded_;  // of the reading before, for what has gone since
+  std::uint64_t read_ns_ = 0;
+  std::map<std::string, std::uint32_t> numbers_;  // by path
+  std::vector<Module> seen_;
+};
+
+}  // namespace heaptape
+
+#endif  // HEAPTAPE_RECORDER_MODULES_H_
