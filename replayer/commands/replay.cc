@@ -1,10 +1,8 @@
 // heaptape replay: traces against allocators, and what came of it as table, JSON, CSV, Markdown, Prometheus.
 
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <iterator>
@@ -17,6 +15,7 @@
 #include "allocators/catalog.h"
 #include "allocators/store.h"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/interrupt.h"
 #include "replayer/commands/output.h"
 #include "replayer/commands/progress.h"
 #include "replayer/export/csv.h"
@@ -54,14 +53,6 @@ struct ReplayArguments {
   bool no_cache = false;
   bool why = false;
 };
-
-// Ctrl-C lets the workers be stopped and told of; a second one ends the program at once.
-std::atomic<bool> interrupted{false};
-
-void Interrupt(int signal_number) {
-  interrupted.store(true);
-  signal(signal_number, SIG_DFL);
-}
 
 // One bar per running replay and, where there are several, one for all of them.
 class BarObserver : public FleetObserver {
@@ -145,7 +136,7 @@ int RunReplay(ReplayArguments arguments) {
   if (arguments.allocators.empty()) arguments.allocators = {"all"};
   FleetOptions& fleet = arguments.fleet;
   fleet.replay.worker_path = PartPath("heaptape-worker");
-  fleet.replay.cancelled = &interrupted;
+  fleet.replay.cancelled = &StopOnInterrupt();
   if (arguments.why) fleet.heap_maps = kHeapMaps;
   if (!arguments.no_cache) fleet.cache_folder = arguments.cache_folder;
 
@@ -165,8 +156,6 @@ int RunReplay(ReplayArguments arguments) {
     if (absl::Status writable = CheckWritable(path); !writable.ok()) return Fail(writable);
   }
 
-  signal(SIGINT, Interrupt);
-  signal(SIGTERM, Interrupt);
   absl::StatusOr<std::vector<ReplayReport>> reports;
   {
     BarObserver observer(traces, *allocators, traces.size() * allocators->size() * fleet.seeds);

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <fstream>
-#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -19,16 +18,6 @@ namespace {
 std::uint64_t CountOf(const ReadTrace& trace, Op op, std::uint64_t size) {
   return static_cast<std::uint64_t>(std::count_if(
       trace.events.begin(), trace.events.end(), [&](const Event& event) { return event.op == op && event.size == size; }));
-}
-
-// Waits for what another process is about to do. False after a minute.
-template <typename Condition>
-bool Eventually(Condition condition) {
-  for (int i = 0; i < 6000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return false;
 }
 
 bool Exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
