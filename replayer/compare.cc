@@ -58,6 +58,9 @@ double UnitFactor(Figure figure, std::string unit) {
   return 0;
 }
 
+// How far a slope may lie from the one measured: half of its interval.
+double SlopeDoubt(const SummaryRow& row) { return (row.growth_high_bytes_per_day - row.growth_low_bytes_per_day) / 2; }
+
 bool Failed(const SummaryRow& row) { return row.failed_runs == row.runs; }
 
 // The row of `rows` that stands for the same allocator: same label, or the only one of its family with
@@ -84,16 +87,16 @@ std::optional<std::string> BrokenBound(const Change& change, const std::vector<B
   return std::nullopt;
 }
 
-std::string BrokenSentence(const std::string& row, const Change& change) {
-  const FigureDefinition& definition = DefinitionOf(change.figure);
-  std::string by = definition.format(change.difference());
+std::string BrokenSentence(const std::string& name, const ComparedRow& row, const Change& change) {
+  const auto text = [&](double value) { return FigureText(row, change.figure, value); };
+  std::string by = text(change.difference());
   if (by.rfind("+", 0) == 0) by.erase(0, 1);
-  std::string sentence = absl::StrCat(row, ": ", definition.name, " is up by ", by);
+  std::string sentence = absl::StrCat(name, ": ", FigureName(change.figure), " is up by ", by);
   if (change.base > 0 && change.figure != Figure::kGrowth) {
     absl::StrAppend(&sentence, " (", FormatShare(change.now / change.base - 1), ")");
   }
-  absl::StrAppend(&sentence, ", from ", definition.format(change.base), " to ", definition.format(change.now),
-                  "; allowed is ", *change.broken);
+  absl::StrAppend(&sentence, ", from ", text(change.base), " to ", text(change.now), "; allowed is ", *change.broken);
+  if (change.figure == Figure::kGrowth && row.short_window_ns > 0) absl::StrAppend(&sentence, ", which is ", FormatGrowth(change.difference()), " here");
   return sentence;
 }
 
@@ -105,6 +108,11 @@ const ReplayReport* SameTrace(const ReplayReport& report, const std::vector<Repl
 }
 
 }  // namespace
+
+std::string FigureText(const ComparedRow& row, Figure figure, double value) {
+  if (figure == Figure::kGrowth && row.short_window_ns > 0) return FormatGrowthSeen(value, row.short_window_ns);
+  return DefinitionOf(figure).format(value);
+}
 
 const char* FigureName(Figure figure) { return DefinitionOf(figure).name; }
 
@@ -165,13 +173,17 @@ absl::StatusOr<Comparison> Compare(const std::vector<ReplayReport>& base, const 
         if (now_row->failed_runs > base_row.failed_runs) row.failure = absl::StrCat("fails now: ", now_row->error);
       }
       if (now_row != nullptr && !Failed(*now_row) && !Failed(base_row)) {
+        if (!base_row.growth_by_day || !now_row->growth_by_day) {
+          row.short_window_ns = static_cast<std::uint64_t>(std::min(base_row.steady_window_ns.median, now_row->steady_window_ns.median));
+        }
         for (const FigureDefinition& figure : kFigures) {
           const Band& before = base_row.*figure.band;
           const Band& after = now_row->*figure.band;
           Change change{.figure = figure.figure, .base = before.median, .now = after.median,
                         .noise = std::max(before.high - before.low, after.high - after.low)};
+          if (figure.figure == Figure::kGrowth) change.noise = std::max({change.noise, SlopeDoubt(base_row), SlopeDoubt(*now_row)});
           change.broken = BrokenBound(change, bounds);
-          if (change.broken) comparison.broken.push_back(BrokenSentence(name, change));
+          if (change.broken) comparison.broken.push_back(BrokenSentence(name, row, change));
           row.changes.push_back(change);
         }
       }

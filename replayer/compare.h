@@ -3,6 +3,7 @@
 #ifndef HEAPTAPE_REPLAYER_COMPARE_H_
 #define HEAPTAPE_REPLAYER_COMPARE_H_
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -32,7 +33,9 @@ absl::StatusOr<Bound> ParseBound(const std::string& text);
 struct Change {
   Figure figure = Figure::kPeak;
   double base = 0, now = 0;
-  double noise = 0;                 // the wider of both bands over the seeds; a smaller change says nothing
+  // The wider of both bands over the seeds; of growth also how far the slopes' intervals reach. A smaller change
+  // says nothing.
+  double noise = 0;
   std::optional<std::string> broken;  // the bound it breaks: "+5%"
 
   double difference() const { return now - base; }
@@ -43,9 +46,14 @@ struct ComparedRow {
   std::string trace;  // title of its summary
   std::string label;  // as in the new results
   Verdict base_verdict = Verdict::kFailed, now_verdict = Verdict::kFailed;
+  // Of the shorter steady window, where one is too short for growth to be a rate by the day (steady_state.h); else 0.
+  std::uint64_t short_window_ns = 0;
   std::vector<Change> changes;  // of every figure; empty where one side failed
   std::string failure;          // why the row breaks the gate whatever its figures: it fails, it is missing
 };
+
+// A figure or its difference as people read it; growth as it was seen where the row's window is short.
+std::string FigureText(const ComparedRow& row, Figure figure, double value);
 
 struct Comparison {
   std::vector<ComparedRow> rows;

@@ -50,6 +50,7 @@ bool EventFeed::SendSample(std::uint64_t time_ns) {
 
 bool EventFeed::SendEvents(std::span<const Event> events) {
   if (events.empty()) return true;
+  if (follow_) follow_(events);
   std::size_t sent = 0;
   if (plan_ != nullptr) {
     for (std::size_t i = 0; i < events.size(); ++i) {

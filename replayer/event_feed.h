@@ -33,6 +33,9 @@ class EventFeed {
   // Multiplies all recorded times. To be called before Run().
   void ScaleTime(double factor) { time_millionths_ = static_cast<std::uint64_t>(factor * kMillion + 0.5); }
 
+  // `follow` sees all events in order, each before the worker does. To be called before Run().
+  void Follow(std::function<void(std::span<const Event>)> follow) { follow_ = std::move(follow); }
+
   // Feeds the whole trace, or until the worker is gone. DataLoss: an event that cannot be (slot or thread out
   // of range). Damage that the reader survives ends the feed early with a note instead.
   absl::Status Run();
@@ -66,6 +69,7 @@ class EventFeed {
   std::uint16_t last_thread_ = 0;
   std::vector<std::uint32_t> map_samples_;
   std::function<void()> visit_map_;
+  std::function<void(std::span<const Event>)> follow_;
   std::uint32_t maps_ = 0;
   std::vector<std::string> notes_;
 };

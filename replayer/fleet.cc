@@ -5,10 +5,14 @@
 #include <algorithm>
 #include <condition_variable>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <set>
 #include <thread>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "absl/strings/str_cat.h"
 #include "replayer/result_cache.h"
@@ -39,6 +43,26 @@ std::string ProcValue(const std::string& path, const std::string& name) {
 std::uint64_t AvailableMemory() {
   const std::string kib = ProcValue("/proc/meminfo", "MemAvailable");
   return std::strtoull(kib.c_str(), nullptr, 10) * 1024;
+}
+
+std::string StackDigest(TraceReader& reader) {
+  const absl::StatusOr<std::vector<StackSample>> stacks = reader.ReadStacks();
+  const absl::StatusOr<std::vector<Module>> modules = reader.ReadModules();
+  if (!stacks.ok() || !modules.ok() || stacks->empty()) return "";
+  XXH64_hash_t digest = 0;
+  const auto add = [&](const void* bytes, std::size_t size) { digest = XXH64(bytes, size, digest); };
+  for (const Module& module : *modules) {
+    add(module.name.data(), module.name.size());
+    add(module.build_id.data(), module.build_id.size());
+  }
+  for (const StackSample& stack : *stacks) {
+    add(&stack.object, sizeof(stack.object));
+    for (const StackFrame& frame : stack.frames) {
+      const std::uint64_t fields[] = {frame.module, frame.offset};
+      add(fields, sizeof(fields));
+    }
+  }
+  return absl::StrCat(" stacks ", absl::Hex(digest));
 }
 
 // The runs of all traces in one list, handed to threads as memory allows.
@@ -106,8 +130,9 @@ class Fleet {
     ReplayOptions options = options_.replay;
     options.seed = job.seed;
     if (options_.heap_maps > 0) options.map_samples = {options_.heap_maps};  // for the key; the moments follow from the run
-    const std::string key =
-        options_.cache_folder.empty() ? "" : ResultKey(traces_[job.trace].report.trace.digest, allocator, options);
+    const FleetTrace& trace = traces_[job.trace];
+    const std::string digest = absl::StrCat(trace.report.trace.digest, options_.heap_maps > 0 ? trace.stack_digest : "");
+    const std::string key = options_.cache_folder.empty() ? "" : ResultKey(digest, allocator, options);
     Tell([&](FleetObserver& observer) { observer.Started(job); });
     if (std::optional<RunResult> kept = cache_.Load(key)) {
       Judge(*kept);  // by this version's method
@@ -117,7 +142,7 @@ class Fleet {
     options.progress = [&](std::uint64_t done) {
       Tell([&](FleetObserver& observer) { observer.Progressed(job, done); });
     };
-    const std::string& path = traces_[job.trace].report.trace.path;
+    const std::string& path = trace.report.trace.path;
     options.map_samples.clear();
     absl::StatusOr<RunResult> result =
         options_.replay_one ? options_.replay_one(path, allocator, options) : Replay(path, allocator, options);
@@ -158,6 +183,10 @@ class Fleet {
         options_.replay_one ? options_.replay_one(path, allocator, options) : Replay(path, allocator, options);
     if (mapped.ok() && !mapped->error && mapped->series_digest == result.series_digest) {
       result.heap_maps = std::move(mapped->heap_maps);
+      const HeapMap* shown[] = {&HighestHeapMap(result), &SteadyHeapMap(result), &result.heap_maps.back()};
+      for (HeapMap& map : result.heap_maps) {
+        if (std::find(std::begin(shown), std::end(shown), &map) == std::end(shown)) map.call_sites.clear();
+      }
     } else {
       result.notes.push_back("where the memory is cannot be said: the second replay was not the same as the first");
     }
@@ -214,6 +243,7 @@ absl::StatusOr<FleetTrace> DescribeTrace(const std::string& path) {
                   .duration_ns = summary.duration_ns,
                   .complete = summary.complete};
   if (!info.allocator_version.empty()) absl::StrAppend(&report.trace.recorded_under, " ", info.allocator_version);
+  trace.stack_digest = StackDigest(**reader);
   utsname system{};
   uname(&system);
   report.kernel = system.release;

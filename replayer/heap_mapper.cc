@@ -141,7 +141,8 @@ std::uint64_t ClassOf(std::uint64_t usable_bytes) {
 }  // namespace
 
 HeapMap JudgeHeapMap(std::vector<worker::LiveBlock> blocks, std::span<const std::uint64_t> resident_pages,
-                     const std::function<bool(std::uint64_t page)>& once_used, std::uint64_t baseline_bytes) {
+                     const std::function<bool(std::uint64_t page)>& once_used, std::uint64_t baseline_bytes,
+                     const std::function<void(const worker::LiveBlock& block, double bytes)>& share) {
   std::sort(blocks.begin(), blocks.end(),
             [](const worker::LiveBlock& a, const worker::LiveBlock& b) { return a.address < b.address; });
   absl::flat_hash_map<std::uint64_t, HeapMap::SizeClass> classes;
@@ -154,7 +155,7 @@ HeapMap JudgeHeapMap(std::vector<worker::LiveBlock> blocks, std::span<const std:
   HeapMap map;
   map.occupancy_pages.assign(kOccupancyBins, 0);
   std::uint64_t never_used_bytes = 0;
-  std::vector<std::pair<std::uint64_t, std::uint64_t>> in_page;  // size class, usable bytes in the page
+  std::vector<std::pair<const worker::LiveBlock*, std::uint64_t>> in_page;  // with usable bytes in the page
   std::size_t first = 0;  // blocks before it end before the page
   for (const std::uint64_t page : resident_pages) {
     const std::uint64_t from = page * kPage, to = from + kPage;
@@ -170,7 +171,7 @@ HeapMap JudgeHeapMap(std::vector<worker::LiveBlock> blocks, std::span<const std:
         const std::uint64_t requested_end = std::min(block.address + block.requested_bytes, to);
         requested += requested_end > start ? requested_end - start : 0;
         usable += usable_end - start;
-        in_page.emplace_back(ClassOf(block.usable_bytes), usable_end - start);
+        in_page.emplace_back(&block, usable_end - start);
         covered_to = usable_end;
       }
     }
@@ -187,7 +188,10 @@ HeapMap JudgeHeapMap(std::vector<worker::LiveBlock> blocks, std::span<const std:
     const std::uint64_t unused = kPage - usable;
     map.partly_free_bytes += unused;
     ++map.occupancy_pages[(usable * kOccupancyBins - 1) / kPage];
-    for (const auto& [size_class, bytes] : in_page) classes[size_class].partly_free_bytes += unused * bytes / usable;
+    for (const auto& [block, bytes] : in_page) {
+      classes[ClassOf(block->usable_bytes)].partly_free_bytes += unused * bytes / usable;
+      if (share) share(*block, static_cast<double>(unused * bytes) / static_cast<double>(usable));
+    }
   }
   map.metadata_bytes = static_cast<std::int64_t>(never_used_bytes) - static_cast<std::int64_t>(baseline_bytes);
 
@@ -202,15 +206,20 @@ HeapMap JudgeHeapMap(std::vector<worker::LiveBlock> blocks, std::span<const std:
   return map;
 }
 
-HeapMap HeapMapper::Map() const {
+HeapMap HeapMapper::Map(const CallSites* call_sites) const {
   const worker::Findings& findings = process_.findings();
   const std::span<const worker::LiveBlock> blocks = process_.map_blocks();
   const std::vector<std::uint64_t> pages = ResidentPages(process_.pid());
   UsedPages used(process_.pid());
   HeapMap map;
   if (!pages.empty()) {
+    CallSites::Tally tally(call_sites);
+    for (const worker::LiveBlock& block : blocks) tally.AddObject(block.slot, block.requested_bytes);
     map = JudgeHeapMap({blocks.begin(), blocks.end()}, pages, [&](std::uint64_t page) { return used.Contains(page); },
-                       findings.baseline_rss_bytes);
+                       findings.baseline_rss_bytes, [&](const worker::LiveBlock& block, double bytes) {
+                         tally.AddPartlyFree(block.slot, block.requested_bytes, bytes);
+                       });
+    map.call_sites = tally.Sites();
   }
   const worker::WorkerSample& sample = process_.samples()[findings.samples - 1];
   map.time_ns = sample.time_ns;

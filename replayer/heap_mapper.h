@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "replayer/call_sites.h"
 #include "replayer/results.h"
 #include "replayer/worker/protocol.h"
 #include "replayer/worker_process.h"
@@ -17,9 +18,11 @@ namespace heaptape {
 
 // Judges what HeapMapper has read. `blocks` in any order; `resident_pages`: numbers of resident anonymous
 // pages, ascending; `once_used` tells whether a block ever lay in a page; `baseline_bytes` of the pages are
-// the replayer's own and hold no block. A pure function.
+// the replayer's own and hold no block. `share`, where given, is told of each block's share of the bytes that are
+// free in a page it lies in; the shares add up to partly_free_bytes. A pure function.
 HeapMap JudgeHeapMap(std::vector<worker::LiveBlock> blocks, std::span<const std::uint64_t> resident_pages,
-                     const std::function<bool(std::uint64_t page)>& once_used, std::uint64_t baseline_bytes);
+                     const std::function<bool(std::uint64_t page)>& once_used, std::uint64_t baseline_bytes,
+                     const std::function<void(const worker::LiveBlock& block, double bytes)>& share = nullptr);
 
 class HeapMapper {
  public:
@@ -27,8 +30,8 @@ class HeapMapper {
   explicit HeapMapper(const WorkerProcess& process) : process_(process) {}
 
   // After a kEntryMap that the worker has done. All zero but for the worker's own figures where the worker's
-  // page tables cannot be read.
-  HeapMap Map() const;
+  // page tables cannot be read. `call_sites` may be null.
+  HeapMap Map(const CallSites* call_sites) const;
 
  private:
   const WorkerProcess& process_;

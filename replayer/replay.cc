@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "replayer/call_sites.h"
 #include "replayer/event_feed.h"
 #include "replayer/heap_mapper.h"
 #include "replayer/steady_state.h"
@@ -283,8 +284,16 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   EventFeed feed(reader, process, settings.sample_capacity - 1, plan.get());
   feed.ScaleTime(options.time_scale);
   HeapMapper mapper(process);
+  std::unique_ptr<CallSites> call_sites;  // null where no stacks were recorded
   if (settings.heap_maps) {
-    feed.MapHeapAfter(options.map_samples, [&] { result.heap_maps.push_back(mapper.Map()); });
+    absl::StatusOr<std::unique_ptr<CallSites>> read = CallSites::Read(reader, options.symbol_folders);
+    if (read.ok()) {
+      call_sites = *std::move(read);
+    } else {
+      result.notes.push_back(absl::StrCat("call stacks unreadable: ", std::string(read.status().message())));
+    }
+    if (call_sites != nullptr) feed.Follow([&](std::span<const Event> events) { call_sites->Follow(events); });
+    feed.MapHeapAfter(options.map_samples, [&] { result.heap_maps.push_back(mapper.Map(call_sites.get())); });
   }
   if (absl::Status fed = feed.Run(); !fed.ok()) return fed;
   process.AwaitEnd();

@@ -43,6 +43,7 @@ struct ReplayOptions {
   // Indices of samples, ascending, after which a heap map is taken. Asking the allocator for usable sizes and
   // marking used pages takes time, but moves no address.
   std::vector<std::uint32_t> map_samples;
+  std::vector<std::string> symbol_folders;  // where heap maps look for the recorded program's files first
   std::function<void(std::uint64_t events_done)> progress;  // called a few times a second; may be empty
   const std::atomic<bool>* cancelled = nullptr;             // set by Ctrl-C
 };

@@ -76,6 +76,7 @@ std::string ResultKey(const std::string& trace_digest, const ResolvedAllocator& 
   if (options.time_scale != 1) absl::StrAppend(&text, "\ntime_scale ", options.time_scale);
   absl::StrAppend(&text, "\nsamples ", options.sample_count);
   for (const std::uint32_t sample : options.map_samples) absl::StrAppend(&text, "\nmap ", sample);
+  for (const std::string& folder : options.symbol_folders) absl::StrAppend(&text, "\nsymbols ", folder);
   return HexDigest(text);
 }
 

@@ -47,6 +47,20 @@ struct HeapMap {
     friend bool operator==(const SizeClass&, const SizeClass&) = default;
   };
   std::vector<SizeClass> classes;       // those that hold most of partly_free_bytes, the largest first
+  // A place in the recorded program that asked for memory: the innermost frame of a recorded stack that is no
+  // wrapper of the allocator. Bytes are estimates where only some stacks were recorded (NUMBERS.md).
+  struct CallSite {
+    std::string name;                   // "buf_add+0x2f (tor)", without its symbol "tor+0x1f2e0"
+    std::string module, build_id;
+    std::uint64_t offset = 0;           // within the module's file
+    std::uint64_t samples = 0;          // live objects whose stack was recorded
+    std::uint64_t live_bytes = 0;
+    std::uint64_t partly_free_bytes = 0;
+    std::vector<std::string> stack;     // the one that holds most, innermost first
+
+    friend bool operator==(const CallSite&, const CallSite&) = default;
+  };
+  std::vector<CallSite> call_sites;     // as classes; only of the highest, the steady and the last heap map
 
   friend bool operator==(const HeapMap&, const HeapMap&) = default;
 };
@@ -104,6 +118,7 @@ struct RunResult {
   std::uint64_t steady_rss_bytes = 0;
   std::uint64_t steady_live_bytes = 0;   // live bytes over the same window
   std::uint64_t steady_start_ns = 0;     // where the warm-up ends
+  std::uint64_t steady_window_ns = 0;    // from there to the end
   double growth_bytes_per_day = 0;
   double growth_low_bytes_per_day = 0;   // bounds of its confidence interval
   double growth_high_bytes_per_day = 0;
@@ -111,6 +126,11 @@ struct RunResult {
 
   std::optional<std::string> error;   // why the run ended early: signal, NULL, hang, memory limit
 };
+
+// Of a run that has heap maps: the one with the most memory, and the one of the steady window that lies nearest to the
+// steady level (the last, where the window has none).
+const HeapMap& HighestHeapMap(const RunResult& run);
+const HeapMap& SteadyHeapMap(const RunResult& run);
 
 struct TraceIdentity {
   std::string path;

@@ -135,12 +135,14 @@ bool IsSlowingDown(std::span<const MemoryPoint> window) {
   return second.high < first.low && second.median < kSlowingRatio * first.median;
 }
 
-Verdict VerdictOf(const Slope& slope, double steady_bytes, std::span<const MemoryPoint> window) {
+// `window` is thinned; what it was thinned from lasts `window_ns`.
+Verdict VerdictOf(const Slope& slope, double steady_bytes, std::span<const MemoryPoint> window, std::uint64_t window_ns) {
   const double days = static_cast<double>(window.back().time_ns - window.front().time_ns) / kNsPerDay;
   const double growth = slope.median * days;
   const bool bloating_rate = slope.median > kBloatingSharePerDay * steady_bytes;
   if (slope.low > 0 && growth > kGrowingShare * steady_bytes) {
-    if (IsSlowingDown(window)) return Verdict::kSettling;
+    // Seen for a short time, what fills up once looks like what grows for ever.
+    if (!SaysGrowthByDay(window_ns) || IsSlowingDown(window)) return Verdict::kSettling;
     return growth > kBloatingShare * steady_bytes && bloating_rate ? Verdict::kBloating : Verdict::kGrowing;
   }
   if (slope.high < 0 && -growth > kFallingShare * steady_bytes) return Verdict::kSettling;
@@ -152,6 +154,8 @@ Verdict VerdictOf(const Slope& slope, double steady_bytes, std::span<const Memor
 }
 
 }  // namespace
+
+bool SaysGrowthByDay(std::uint64_t window_ns) { return window_ns >= kDayRateWindowNs; }
 
 SteadyState JudgeSteadyState(std::span<const MemoryPoint> points, Lifetime lifetime) {
   SteadyState state;
@@ -170,11 +174,15 @@ SteadyState JudgeSteadyState(std::span<const MemoryPoint> points, Lifetime lifet
   const std::size_t warm_up = WarmUpLength(thinned);
   const std::span<const MemoryPoint> window = std::span(thinned).subspan(warm_up);
 
-  // The window as the samples see it, so that the level is exact and not that of bins.
+  // The window as the samples see it, so that the level is exact and not that of bins, which stand at the middle of
+  // their stretch of time.
+  const std::uint64_t half_bin_ns =
+      thinned.size() < life.size() ? (life.back().time_ns - life.front().time_ns) / kBinCount / 2 : 0;
   const auto first_steady = std::find_if(life.begin(), life.end(), [&](const MemoryPoint& point) {
-    return warm_up == 0 || point.time_ns >= window.front().time_ns;
+    return warm_up == 0 || point.time_ns + half_bin_ns >= window.front().time_ns;
   });
   state.window_start_ns = first_steady->time_ns;
+  state.window_ns = life.back().time_ns - state.window_start_ns;
   state.steady_bytes = TimeWeightedMedian({first_steady, life.end()});
   const Slope slope = RobustSlope(window);
   state.growth_bytes_per_day = slope.median;
@@ -182,7 +190,7 @@ SteadyState JudgeSteadyState(std::span<const MemoryPoint> points, Lifetime lifet
   state.growth_high_bytes_per_day = slope.high;
   const double window_ns = static_cast<double>(window.back().time_ns - window.front().time_ns);
   if (window.size() >= kMinimumPoints && window_ns >= kMinimumWindowNs) {
-    state.verdict = VerdictOf(slope, state.steady_bytes, window);
+    state.verdict = VerdictOf(slope, state.steady_bytes, window, state.window_ns);
   }
   return state;
 }
@@ -201,6 +209,7 @@ void Judge(RunResult& run) {
   run.steady_rss_bytes = static_cast<std::uint64_t>(std::llround(state.steady_bytes));
   run.steady_live_bytes = live.empty() ? 0 : static_cast<std::uint64_t>(std::llround(TimeWeightedMedian(live)));
   run.steady_start_ns = state.window_start_ns;
+  run.steady_window_ns = state.window_ns;
   run.growth_bytes_per_day = state.growth_bytes_per_day;
   run.growth_low_bytes_per_day = state.growth_low_bytes_per_day;
   run.growth_high_bytes_per_day = state.growth_high_bytes_per_day;

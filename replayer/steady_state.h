@@ -30,8 +30,14 @@ struct SteadyState {
   double growth_low_bytes_per_day = 0;   // bounds of its 95 % confidence interval
   double growth_high_bytes_per_day = 0;
   std::uint64_t window_start_ns = 0;     // end of the warm-up
+  std::uint64_t window_ns = 0;           // from there to the last point
   std::vector<std::uint64_t> restart_times_ns;  // of the first point after each restart
 };
+
+// Whether a steady window is long enough for its slope to be read as a rate by the day, and for a rise in it to be
+// called growth. Over less the slope only says what was seen.
+inline constexpr std::uint64_t kDayRateWindowNs = 600'000'000'000;
+bool SaysGrowthByDay(std::uint64_t window_ns);
 
 // `points` ascend in time. Fewer than a handful gives kSettling.
 SteadyState JudgeSteadyState(std::span<const MemoryPoint> points, Lifetime lifetime = Lifetime::kOneProcess);

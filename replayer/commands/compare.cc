@@ -26,7 +26,8 @@ struct CompareArguments {
   Format format = Format::kTable;
 };
 
-Cell ChangeCell(const ComparedRow& row, Figure figure, std::string (*format)(double)) {
+Cell ChangeCell(const ComparedRow& row, Figure figure) {
+  const auto format = [&](double value) { return FigureText(row, figure, value); };
   for (const Change& change : row.changes) {
     if (change.figure != figure) continue;
     if (change.difference() == 0) return {absl::StrCat(format(change.now), " (same)"), Colour::kDim};
@@ -52,10 +53,10 @@ TextTable MakeTable(const Comparison& comparison, bool several_traces) {
     for (const Change& change : row.changes) broken |= change.broken.has_value();
     const std::string before = VerdictName(row.base_verdict), after = VerdictName(row.now_verdict);
     std::vector<Cell> cells = {{row.label},
-                               ChangeCell(row, Figure::kPeak, FormatBytes),
-                               ChangeCell(row, Figure::kSteady, FormatBytes),
-                               ChangeCell(row, Figure::kEnd, FormatBytes),
-                               ChangeCell(row, Figure::kGrowth, FormatGrowth),
+                               ChangeCell(row, Figure::kPeak),
+                               ChangeCell(row, Figure::kSteady),
+                               ChangeCell(row, Figure::kEnd),
+                               ChangeCell(row, Figure::kGrowth),
                                {before == after ? after : absl::StrCat(before, " -> ", after)},
                                {broken ? "broken" : "ok", broken ? Colour::kRed : Colour::kGreen}};
     if (several_traces) cells.insert(cells.begin(), {row.trace});

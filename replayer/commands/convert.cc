@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
+#include "replayer/commands/interrupt.h"
 #include "traces/convert/formats.h"
 #include "traces/format.h"
 
@@ -47,9 +48,9 @@ absl::Status Import(const Arguments& arguments) {
   const std::string name = arguments.input == "-" ? "standard input" : arguments.input;
   auto file = Open(arguments.input, false);
   if (!file.ok()) return file.status();
-  const std::atomic<bool>* interrupted = CatchInterrupt();
+  const std::atomic<bool>& interrupted = StopOnInterrupt();
   ByteReader in([&](std::span<std::uint8_t> out) -> std::size_t {
-    return *interrupted ? 0 : std::fread(out.data(), 1, out.size(), file->get());
+    return interrupted ? 0 : std::fread(out.data(), 1, out.size(), file->get());
   });
   const std::span<const std::uint8_t> head = in.Head(kForeignHeadBytes);
   const ForeignFormat* format = FindForeignFormat(arguments.from);
@@ -74,7 +75,7 @@ absl::Status Import(const Arguments& arguments) {
     return &trace->writer();
   });
   const absl::Status read = format->read(in, program);
-  if (*interrupted) return absl::CancelledError("interrupted");
+  if (interrupted) return absl::CancelledError("interrupted");
   if (const absl::Status taken = program.Finish(); !taken.ok()) return taken;
   // What came before a damaged place makes a trace of its own.
   const std::uint64_t events = trace->writer().event_count();
@@ -95,18 +96,18 @@ absl::Status Export(const Arguments& arguments) {
   if (arguments.force && arguments.output != "-") unlink(arguments.output.c_str());
   auto file = Open(arguments.output, true);
   if (!file.ok()) return file.status();
-  const std::atomic<bool>* interrupted = CatchInterrupt();
+  const std::atomic<bool>& interrupted = StopOnInterrupt();
   bool written = true;
   std::vector<std::string> losses;
   const absl::Status done = format->write(**reader, [&](std::string_view text) {
-    written = written && !*interrupted && std::fwrite(text.data(), 1, text.size(), file->get()) == text.size();
+    written = written && !interrupted && std::fwrite(text.data(), 1, text.size(), file->get()) == text.size();
     return written;
   }, losses);
   written = std::fflush(file->get()) == 0 && written;
   for (const std::string& sentence : (*reader)->damage()) std::fprintf(stderr, "heaptape: %s\n", sentence.c_str());
   if (!done.ok() || !written) {
     if (arguments.output != "-") unlink(arguments.output.c_str());
-    if (*interrupted) return absl::CancelledError("interrupted");
+    if (interrupted) return absl::CancelledError("interrupted");
     return done.ok() ? absl::UnavailableError(absl::StrCat(arguments.output, ": cannot write: ", std::strerror(errno))) : done;
   }
   if (!losses.empty()) {

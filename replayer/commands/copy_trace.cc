@@ -2,31 +2,14 @@
 
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdio>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "replayer/commands/interrupt.h"
 #include "replayer/commands/progress.h"
 
 namespace heaptape::commands {
-namespace {
-
-std::atomic<bool> interrupted{false};
-
-void Interrupt(int signal_number) {
-  interrupted = true;
-  signal(signal_number, SIG_DFL);
-}
-
-}  // namespace
-
-const std::atomic<bool>* CatchInterrupt() {
-  signal(SIGINT, Interrupt);
-  signal(SIGTERM, Interrupt);
-  return &interrupted;
-}
-
 absl::StatusOr<NewTrace> NewTrace::Create(const std::string& path, bool replace, const TraceInfo& info,
                                           const TraceWriterOptions& options) {
   if (!replace && access(path.c_str(), F_OK) == 0)
@@ -60,7 +43,7 @@ absl::Status CopyTrace(TraceReader& reader, const std::string& output, bool repl
                        const TraceWriterOptions& writer_options, TranscribeOptions options) {
   auto trace = NewTrace::Create(output, replace, info, writer_options);
   if (!trace.ok()) return trace.status();
-  options.cancelled = CatchInterrupt();
+  options.cancelled = &StopOnInterrupt();
   absl::Status status;
   {
     ProgressBoard board;

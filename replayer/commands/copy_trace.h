@@ -3,7 +3,6 @@
 #ifndef HEAPTAPE_REPLAYER_COMMANDS_COPY_TRACE_H_
 #define HEAPTAPE_REPLAYER_COMMANDS_COPY_TRACE_H_
 
-#include <atomic>
 #include <memory>
 #include <string>
 
@@ -14,9 +13,6 @@
 #include "traces/transcribe.h"
 
 namespace heaptape::commands {
-
-// Set by the first Ctrl-C from then on; a second one ends the program at once.
-const std::atomic<bool>* CatchInterrupt();
 
 // A trace that is being written to PATH, which must not exist unless `replace`. Without Finish() no file
 // is left behind.

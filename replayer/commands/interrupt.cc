@@ -2,23 +2,26 @@
 
 #include <signal.h>
 
-#include <initializer_list>
-
 namespace heaptape::commands {
 namespace {
 
 std::atomic<bool> interrupted{false};
 
-void Interrupt(int signal_number) {
-  interrupted.store(true);
-  signal(signal_number, SIG_DFL);
-}
-
 }  // namespace
 
-const std::atomic<bool>& StopOnInterrupt() {
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) signal(number, Interrupt);
+const std::atomic<bool>& StopOnInterrupt(SecondInterrupt second) {
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction action = {};
+    sigaction(number, nullptr, &action);
+    if (action.sa_handler == SIG_IGN) continue;
+    action = {};
+    action.sa_handler = [](int) { interrupted.store(true); };
+    action.sa_flags = SA_RESTART | (second == SecondInterrupt::kEndsProgram ? SA_RESETHAND : 0);
+    sigaction(number, &action, nullptr);
+  }
   return interrupted;
 }
+
+const std::atomic<bool>& Interrupted() { return interrupted; }
 
 }  // namespace heaptape::commands

@@ -7,8 +7,15 @@
 
 namespace heaptape::commands {
 
-// From now on SIGINT, SIGTERM and SIGHUP set the flag returned; a second one ends the program at once.
-const std::atomic<bool>& StopOnInterrupt();
+// What a second Ctrl-C does: ends the program at once, or nothing, where too much would be left behind.
+enum class SecondInterrupt { kEndsProgram, kChangesNothing };
+
+// From now on SIGINT, SIGTERM and SIGHUP set the flag returned. A signal that is ignored stays so: nohup wants
+// SIGHUP ignored, and shells SIGINT in what they run in the background.
+const std::atomic<bool>& StopOnInterrupt(SecondInterrupt second = SecondInterrupt::kEndsProgram);
+
+// The same flag, for those who only look at it.
+const std::atomic<bool>& Interrupted();
 
 }  // namespace heaptape::commands
 

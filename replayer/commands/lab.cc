@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -24,8 +23,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "allocators/catalog.h"
+#include "allocators/store.h"
 #include "nlohmann/json.hpp"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/interrupt.h"
 #include "replayer/commands/lab.h"
 #include "traces/lab/guard.h"
 #include "traces/lab/load.h"
@@ -46,16 +47,8 @@ lab::Progress TellProgress(Teller& teller) {
 
 }  // namespace
 
-std::atomic<bool> lab_interrupted = false;
-
 void CatchLabInterrupts() {
-  struct sigaction action = {};
-  action.sa_handler = [](int) { lab_interrupted = true; };
-  for (int number : {SIGINT, SIGTERM, SIGHUP}) {
-    struct sigaction before = {};
-    sigaction(number, &action, &before);
-    if (before.sa_handler == SIG_IGN) sigaction(number, &before, nullptr);  // as nohup wants it
-  }
+  StopOnInterrupt(SecondInterrupt::kChangesNothing);
   signal(SIGPIPE, SIG_IGN);
 }
 
@@ -77,6 +70,7 @@ void Teller::End() {
 
 void NetworkFlags::AddDirectory(CLI::App& command) {
   options.directory = "heaptape-lab";
+  options.cache_folder = absl::StrCat(DefaultCacheFolder(), "/lab");
   command.add_option("--dir", options.directory, "Folder of the network; one network each")->capture_default_str();
 }
 
@@ -109,7 +103,7 @@ absl::StatusOr<BorrowedNetwork> BorrowedNetwork::Get(const NetworkOptions& optio
     result.state_ = *state;
     return result;
   }
-  absl::StatusOr<std::unique_ptr<lab::Network>> own = lab::Network::Up(options, TellProgress(teller), lab_interrupted);
+  absl::StatusOr<std::unique_ptr<lab::Network>> own = lab::Network::Up(options, TellProgress(teller), Interrupted());
   if (!own.ok()) return own.status();
   result.own_ = *std::move(own);
   result.state_ = result.own_->state();
@@ -156,7 +150,7 @@ absl::Status RunGuard(const NetworkState& network, lab::Guard& guard, const Load
   while (true) {
     const double gone = std::chrono::duration<double>(Clock::now() - start).count();
     if (gone >= seconds) break;
-    if (lab_interrupted) return absl::CancelledError("interrupted");
+    if (Interrupted()) return absl::CancelledError("interrupted");
     if (guard.Ended()) return absl::InternalError(absl::StrCat("the relay ended; see ", network.GuardDirectory(guard.place()), "/log"));
     if (!load && Clock::now() >= next_check) {
       if (guard.Serving()) load = lab::Load::Start(network, {guard.ports()}, load_flags.options);
@@ -226,7 +220,7 @@ void AddUp(CLI::App& lab_command, int& status) {
   command->callback([flags, &status] {
     CatchLabInterrupts();
     Teller teller;
-    const absl::StatusOr<std::unique_ptr<lab::Network>> network = lab::Network::Up(flags->options, TellProgress(teller), lab_interrupted);
+    const absl::StatusOr<std::unique_ptr<lab::Network>> network = lab::Network::Up(flags->options, TellProgress(teller), Interrupted());
     teller.End();
     if (!network.ok()) {
       status = Fail(network.status());
@@ -318,7 +312,7 @@ void AddLoad(CLI::App& lab_command, int& status) {
     Teller teller;
     const std::unique_ptr<lab::Load> load = lab::Load::Start(*state, relays, load_flags->options);
     const auto start = Clock::now();
-    for (double gone = 0; gone < *minutes * 60 && !lab_interrupted; gone = std::chrono::duration<double>(Clock::now() - start).count()) {
+    for (double gone = 0; gone < *minutes * 60 && !Interrupted(); gone = std::chrono::duration<double>(Clock::now() - start).count()) {
       teller.Say(absl::StrCat("load on ", relays.size(), " relays"), static_cast<std::uint64_t>(gone), static_cast<std::uint64_t>(*minutes * 60), "s");
       std::this_thread::sleep_for(std::chrono::milliseconds(200));
     }

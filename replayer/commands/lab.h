@@ -3,7 +3,6 @@
 #ifndef HEAPTAPE_REPLAYER_COMMANDS_LAB_H_
 #define HEAPTAPE_REPLAYER_COMMANDS_LAB_H_
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -20,8 +19,8 @@
 
 namespace heaptape::commands {
 
-// Ctrl-C asks every wait of these commands to come to an end, so that the network is taken down in order.
-extern std::atomic<bool> lab_interrupted;
+// Ctrl-C (interrupt.h) asks every wait of these commands to come to an end, so that the network is taken down in
+// order however often it is pressed. A reader of the output that has gone does not end the command either.
 void CatchLabInterrupts();
 
 // A bar on the terminal that tells what goes on; elsewhere one line for each new thing.

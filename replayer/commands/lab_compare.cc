@@ -17,6 +17,7 @@
 #include "allocators/store.h"
 #include "nlohmann/json.hpp"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/interrupt.h"
 #include "replayer/commands/lab.h"
 #include "replayer/commands/output.h"
 #include "replayer/export/format.h"
@@ -179,7 +180,7 @@ absl::Status RunLive(const CompareFlags& flags, Teller& teller) {
   std::unique_ptr<lab::Load> load;
   for (auto next = start; ; next += std::chrono::seconds(2)) {
     const double gone = std::chrono::duration<double>(Clock::now() - start).count();
-    if (lab_interrupted) seconds = std::min(seconds, gone);
+    if (Interrupted()) seconds = std::min(seconds, gone);
     if (gone >= seconds) break;
     bool all_serving = true;
     for (std::size_t i = 0; i < guards.size(); ++i) {
@@ -203,7 +204,7 @@ absl::Status RunLive(const CompareFlags& flags, Teller& teller) {
                static_cast<std::uint64_t>(seconds), "s");
     std::this_thread::sleep_until(next + std::chrono::seconds(2));
   }
-  if (!load && lab_interrupted) return absl::CancelledError("interrupted");
+  if (!load && Interrupted()) return absl::CancelledError("interrupted");
   if (!load) return absl::DeadlineExceededError("not all relays stood in the consensus in this time; give it more --minutes");
   teller.End();
   PrintCounts(load->counts());
@@ -214,7 +215,7 @@ absl::Status RunLive(const CompareFlags& flags, Teller& teller) {
   for (const auto& guard : guards) {
     if (absl::Status status = guard->Stop(); !status.ok()) return status;
   }
-  if (!lab_interrupted) return absl::OkStatus();
+  if (!Interrupted()) return absl::OkStatus();
   return absl::CancelledError(absl::StrCat("interrupted; what was measured is kept, judge it with: heaptape lab compare --replay-only --output ", flags.output));
 }
 
@@ -337,7 +338,7 @@ absl::Status RunReplays(const CompareFlags& flags) {
   if (!trace.ok()) return trace.status();
   FleetOptions fleet;
   fleet.replay.worker_path = PartPath("heaptape-worker");
-  fleet.replay.cancelled = &lab_interrupted;
+  fleet.replay.cancelled = &Interrupted();
   fleet.replay.huge_pages = HugePageMode::kRecorded;  // the live relays run under the machine's setting
   fleet.cache_folder = absl::StrCat(DefaultCacheFolder(), "/results");
   std::fprintf(stderr, "replaying %s events on %d allocators\n", FormatCount(trace->report.trace.events).c_str(), static_cast<int>(allocators.size()));

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
+#include "replayer/commands/interrupt.h"
 #include "traces/dump_text.h"
 
 namespace heaptape::commands {
@@ -28,14 +29,14 @@ absl::Status Load(const Arguments& arguments) {
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(from_stdin ? stdin : std::fopen(arguments.input.c_str(), "r"),
                                                        from_stdin ? [](std::FILE*) { return 0; } : std::fclose);
   if (file == nullptr) return absl::NotFoundError(absl::StrCat(name, ": cannot open: ", std::strerror(errno)));
-  const std::atomic<bool>* interrupted = CatchInterrupt();
+  const std::atomic<bool>& interrupted = StopOnInterrupt();
   // No line of a dump is longer, whatever it says of pages or stacks.
   constexpr std::size_t kMaxLine = 1u << 20;
   const auto next_line = [&](std::string& line) {
     line.clear();
     int c;
     while ((c = getc_unlocked(file.get())) != EOF && c != '\n' && line.size() < kMaxLine) line += static_cast<char>(c);
-    return (c != EOF || !line.empty()) && !*interrupted;
+    return (c != EOF || !line.empty()) && !interrupted;
   };
   std::optional<NewTrace> trace;
   absl::Status status = LoadTrace(next_line, [&](const TraceInfo& info) -> absl::StatusOr<TraceWriter*> {
@@ -44,7 +45,7 @@ absl::Status Load(const Arguments& arguments) {
     trace.emplace(*std::move(created));
     return &trace->writer();
   });
-  if (*interrupted) return absl::CancelledError("interrupted");
+  if (interrupted) return absl::CancelledError("interrupted");
   if (absl::IsInvalidArgument(status)) return absl::DataLossError(absl::StrCat(name, ": ", status.message()));
   if (status.ok()) status = trace->Finish();
   return status;

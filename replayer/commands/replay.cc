@@ -1,10 +1,8 @@
 // heaptape replay: traces against allocators, and what came of it as table, JSON, CSV, Markdown, Prometheus.
 
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <iterator>
@@ -17,6 +15,7 @@
 #include "allocators/catalog.h"
 #include "allocators/store.h"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/interrupt.h"
 #include "replayer/commands/output.h"
 #include "replayer/commands/progress.h"
 #include "replayer/export/csv.h"
@@ -55,33 +54,31 @@ struct ReplayArguments {
   bool why = false;
 };
 
-// Ctrl-C lets the workers be stopped and told of; a second one ends the program at once.
-std::atomic<bool> interrupted{false};
-
-void Interrupt(int signal_number) {
-  interrupted.store(true);
-  signal(signal_number, SIG_DFL);
-}
-
 // One bar per running replay and, where there are several, one for all of them.
 class BarObserver : public FleetObserver {
  public:
-  BarObserver(const std::vector<FleetTrace>& traces, const std::vector<ResolvedAllocator>& allocators, std::size_t jobs)
-      : traces_(traces), allocators_(allocators) {
-    if (jobs > 1) all_ = board_.Add("all", jobs, "replays");
+  // Each job replays its trace `passes` times.
+  BarObserver(const std::vector<FleetTrace>& traces, const std::vector<ResolvedAllocator>& allocators, std::uint64_t seeds,
+              std::uint64_t passes)
+      : traces_(traces), allocators_(allocators), passes_(passes) {
+    std::uint64_t events = 0;
+    for (const FleetTrace& trace : traces) events += allocators.size() * seeds * passes * trace.report.trace.events;
+    if (traces.size() * allocators.size() * seeds > 1) all_ = board_.Add("all", events, "events");
   }
 
-  void Started(const FleetJob& job) override {
-    const TraceIdentity& trace = traces_[job.trace].report.trace;
-    bars_[KeyOf(job)] = board_.Add(absl::StrCat(trace.path, "  ", NameOf(job)), trace.events, "events");
+  void Started(const FleetJob& job) override { jobs_[KeyOf(job)].bar = board_.Add(NameOf(job), EventsOf(job), "events"); }
+  void Progressed(const FleetJob& job, std::uint64_t events_done) override {
+    Job& its = jobs_[KeyOf(job)];
+    if (events_done < its.events_of_pass) its.events_of_passes_before += its.events_of_pass;  // the next pass has begun
+    its.events_of_pass = events_done;
+    Show(its, its.events_of_passes_before + its.events_of_pass);
   }
-  void Progressed(const FleetJob& job, std::uint64_t events_done) override { board_.Update(bars_[KeyOf(job)], events_done); }
   void Finished(const FleetJob& job, const RunResult& run, bool from_cache) override {
-    board_.Remove(bars_[KeyOf(job)]);
-    ++finished_;
-    if (all_ >= 0) board_.Update(all_, finished_);
+    Job& its = jobs_[KeyOf(job)];
+    Show(its, EventsOf(job));
+    board_.Remove(its.bar);
     if (traces_.size() < 2) return;
-    board_.Say(absl::StrCat(traces_[job.trace].report.trace.path, "  ", NameOf(job), ": ",
+    board_.Say(absl::StrCat(NameOf(job), ": ",
                             run.error ? absl::StrCat("failed: ", *run.error)
                                       : absl::StrCat(FormatBytes(static_cast<double>(run.steady_rss_bytes)), ", ",
                                                      VerdictName(run.verdict)),
@@ -90,17 +87,33 @@ class BarObserver : public FleetObserver {
 
  private:
   using Key = std::tuple<std::size_t, std::size_t, std::uint64_t>;
+  struct Job {
+    int bar = -1;
+    std::uint64_t events_of_pass = 0, events_of_passes_before = 0, shown = 0;
+  };
+
   static Key KeyOf(const FleetJob& job) { return {job.trace, job.allocator, job.seed}; }
+  std::uint64_t EventsOf(const FleetJob& job) const { return passes_ * traces_[job.trace].report.trace.events; }
+  // The trace only where there are several, and without its folder: bars are narrow.
   std::string NameOf(const FleetJob& job) const {
-    return absl::StrCat(allocators_[job.allocator].DisplayName(), job.seed > 0 ? absl::StrCat(" seed ", job.seed) : "");
+    const std::string& path = traces_[job.trace].report.trace.path;
+    return absl::StrCat(traces_.size() > 1 ? path.substr(path.rfind('/') + 1) + "  " : "", allocators_[job.allocator].DisplayName(),
+                        job.seed > 0 ? absl::StrCat(" seed ", job.seed) : "");
+  }
+  void Show(Job& job, std::uint64_t done) {
+    all_done_ += done - std::min(done, job.shown);
+    job.shown = std::max(done, job.shown);
+    board_.Update(job.bar, done);
+    if (all_ >= 0) board_.Update(all_, all_done_);
   }
 
   const std::vector<FleetTrace>& traces_;
   const std::vector<ResolvedAllocator>& allocators_;
+  const std::uint64_t passes_;
   ProgressBoard board_;
-  std::map<Key, int> bars_;
+  std::map<Key, Job> jobs_;
   int all_ = -1;
-  std::uint64_t finished_ = 0;
+  std::uint64_t all_done_ = 0;
 };
 
 absl::StatusOr<std::vector<ResolvedAllocator>> AllAllocators(const std::vector<std::string>& specifications) {
@@ -145,7 +158,7 @@ int RunReplay(ReplayArguments arguments) {
   if (arguments.allocators.empty()) arguments.allocators = {"all"};
   FleetOptions& fleet = arguments.fleet;
   fleet.replay.worker_path = PartPath("heaptape-worker");
-  fleet.replay.cancelled = &interrupted;
+  fleet.replay.cancelled = &StopOnInterrupt();
   if (arguments.why) fleet.heap_maps = kHeapMaps;
   if (!arguments.no_cache) fleet.cache_folder = arguments.cache_folder;
 
@@ -165,11 +178,9 @@ int RunReplay(ReplayArguments arguments) {
     if (absl::Status writable = CheckWritable(path); !writable.ok()) return Fail(writable);
   }
 
-  signal(SIGINT, Interrupt);
-  signal(SIGTERM, Interrupt);
   absl::StatusOr<std::vector<ReplayReport>> reports;
   {
-    BarObserver observer(traces, *allocators, traces.size() * allocators->size() * fleet.seeds);
+    BarObserver observer(traces, *allocators, fleet.seeds, arguments.why ? 2 : 1);
     fleet.observer = &observer;
     reports = ReplayFleet(traces, *allocators, fleet);
   }
@@ -237,6 +248,10 @@ void AddReplay(CLI::App& program, int& status) {
       ->check(CLI::Range(1u, 1000u).description(""))->type_name("N")->capture_default_str();
   command->add_option("--seed", replay.seed, "The first seed")->type_name("N")->capture_default_str();
   command->add_flag("--why", arguments->why, "Say where the memory is: fragmentation, free pages, metadata, over time (replays twice)");
+  command->add_option("--symbols", replay.symbol_folders,
+                      "Folder with programs or libraries of the recording, so that --why can name the functions that hold "
+                      "memory (default: $PATH and the system's folders); may be given several times")
+      ->check(CLI::ExistingDirectory.description(""))->type_name("FOLDER")->allow_extra_args(false);
   command->add_option("-j,--jobs", fleet.jobs, "Replays at a time (default: as cores and memory allow)")
       ->check(CLI::Range(1u, 1024u).description(""))->type_name("N");
   command->add_option("--engine", replay.engine, "Recorded threads by switching identity or by real threads (default: auto)")

@@ -9,6 +9,7 @@
 #include "nlohmann/json.hpp"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
+#include "replayer/commands/interrupt.h"
 #include "replayer/commands/progress.h"
 #include "traces/digest.h"
 #include "traces/trace_reader.h"
@@ -32,7 +33,7 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
   if (!opened.ok()) return opened.status();
   TraceReader& reader = **opened;
   const TraceSummary& summary = reader.summary();
-  const std::atomic<bool>* interrupted = CatchInterrupt();
+  const std::atomic<bool>& interrupted = StopOnInterrupt();
   EventDigest digest;
   std::uint64_t read = 0;
   std::vector<Gap> gaps;
@@ -45,7 +46,7 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
       auto block = reader.Next();
       if (!block.ok()) return block.status();
       if (block->events.empty()) break;
-      if (*interrupted) return absl::CancelledError("interrupted");
+      if (interrupted) return absl::CancelledError("interrupted");
       restored |= block->restored;
       if (block->restored && block->events.front().op == Op::kLost) {
         const std::uint64_t lost = block->events.front().size;

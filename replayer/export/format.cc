@@ -34,6 +34,13 @@ std::string FormatGrowth(double bytes_per_day) {
   return absl::StrCat(bytes_per_day > 0 ? "+" : "", FormatBytes(bytes_per_day), "/day");
 }
 
+std::string FormatGrowthSeen(double bytes_per_day, std::uint64_t window_ns) {
+  const double seconds = static_cast<double>(window_ns) / 1e9;
+  const double bytes = bytes_per_day * seconds / 86400;
+  if (std::fabs(bytes) < 0.5) return "0";
+  return absl::StrCat(bytes > 0 ? "+" : "", FormatBytes(bytes), absl::StrFormat(seconds < 9.95 ? " in %.1f s" : " in %.0f s", seconds));
+}
+
 std::string FormatShare(double share) {
   const double percent = share * 100;
   if (std::fabs(percent) < 0.05) return "0.0 %";

@@ -10,6 +10,8 @@ namespace heaptape {
 
 std::string FormatBytes(double bytes);                // "405.1 MiB", "-12 B"
 std::string FormatGrowth(double bytes_per_day);       // "+1.02 GiB/day", "0/day"
+// The same slope where it was seen for too short a time to speak of days: "+8.20 MiB in 76 s", "0".
+std::string FormatGrowthSeen(double bytes_per_day, std::uint64_t window_ns);
 std::string FormatShare(double share);                // "+12.3 %" of 0.123
 std::string FormatRatio(double ratio);                // "1.27x"
 std::string FormatCount(std::uint64_t count);         // "1.2 M", "845"

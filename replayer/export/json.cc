@@ -8,20 +8,102 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
+#include "replayer/steady_state.h"
 
 namespace heaptape {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
+// Members that are written and read alike.
+template <typename Object, typename Value>
+struct Place {
+  const char* key;
+  Value Object::*place;
+};
+
+constexpr Place<HeapMap, std::uint64_t> kMapCounts[] = {{"time_ns", &HeapMap::time_ns},
+                                                        {"event_number", &HeapMap::event_number},
+                                                        {"heap_rss_bytes", &HeapMap::heap_rss_bytes},
+                                                        {"live_bytes", &HeapMap::live_bytes},
+                                                        {"internal_bytes", &HeapMap::internal_bytes},
+                                                        {"partly_free_bytes", &HeapMap::partly_free_bytes},
+                                                        {"wholly_free_bytes", &HeapMap::wholly_free_bytes}};
+constexpr Place<HeapMap::SizeClass, std::uint64_t> kClassCounts[] = {{"usable_bytes", &HeapMap::SizeClass::usable_bytes},
+                                                                     {"objects", &HeapMap::SizeClass::objects},
+                                                                     {"live_bytes", &HeapMap::SizeClass::live_bytes},
+                                                                     {"partly_free_bytes", &HeapMap::SizeClass::partly_free_bytes}};
+constexpr Place<HeapMap::CallSite, std::uint64_t> kSiteCounts[] = {{"offset", &HeapMap::CallSite::offset},
+                                                                   {"samples", &HeapMap::CallSite::samples},
+                                                                   {"live_bytes", &HeapMap::CallSite::live_bytes},
+                                                                   {"partly_free_bytes", &HeapMap::CallSite::partly_free_bytes}};
+constexpr Place<HeapMap::CallSite, std::string> kSiteTexts[] = {{"name", &HeapMap::CallSite::name},
+                                                                {"module", &HeapMap::CallSite::module},
+                                                                {"build_id", &HeapMap::CallSite::build_id}};
+constexpr Place<RunResult, std::string> kRunTexts[] = {{"allocator", &RunResult::allocator},
+                                                       {"version", &RunResult::version},
+                                                       {"library_path", &RunResult::library_path},
+                                                       {"build_id", &RunResult::build_id},
+                                                       {"origin", &RunResult::origin},
+                                                       {"series_digest", &RunResult::series_digest}};
+constexpr Place<RunResult, std::uint64_t> kRunCounts[] = {{"peak_rss_bytes", &RunResult::peak_rss_bytes},
+                                                          {"peak_time_ns", &RunResult::peak_time_ns},
+                                                          {"steady_rss_bytes", &RunResult::steady_rss_bytes},
+                                                          {"steady_live_bytes", &RunResult::steady_live_bytes},
+                                                          {"steady_start_ns", &RunResult::steady_start_ns},
+                                                          {"steady_window_ns", &RunResult::steady_window_ns},
+                                                          {"end_rss_bytes", &RunResult::end_rss_bytes},
+                                                          {"baseline_rss_bytes", &RunResult::baseline_rss_bytes},
+                                                          {"peak_live_bytes", &RunResult::peak_live_bytes},
+                                                          {"events_replayed", &RunResult::events_replayed},
+                                                          {"allocation_failures", &RunResult::allocation_failures},
+                                                          {"minor_faults", &RunResult::minor_faults},
+                                                          {"wall_ns", &RunResult::wall_ns},
+                                                          {"cpu_user_ns", &RunResult::cpu_user_ns},
+                                                          {"cpu_system_ns", &RunResult::cpu_system_ns}};
+constexpr Place<RunResult, double> kRunRates[] = {{"growth_bytes_per_day", &RunResult::growth_bytes_per_day},
+                                                  {"growth_low_bytes_per_day", &RunResult::growth_low_bytes_per_day},
+                                                  {"growth_high_bytes_per_day", &RunResult::growth_high_bytes_per_day}};
+constexpr Place<SystemCalls, std::uint64_t> kCallCounts[] = {
+    {"mmap", &SystemCalls::mmap},       {"munmap", &SystemCalls::munmap},     {"mremap", &SystemCalls::mremap},
+    {"madvise", &SystemCalls::madvise}, {"mprotect", &SystemCalls::mprotect}, {"brk", &SystemCalls::brk}};
+constexpr Place<ReplaySettings, std::string> kSettingTexts[] = {{"engine", &ReplaySettings::engine},
+                                                                {"clock", &ReplaySettings::clock},
+                                                                {"touch", &ReplaySettings::touch},
+                                                                {"huge_pages", &ReplaySettings::huge_pages}};
+constexpr Place<TraceIdentity, std::string> kTraceTexts[] = {{"path", &TraceIdentity::path},
+                                                             {"digest", &TraceIdentity::digest},
+                                                             {"program", &TraceIdentity::program},
+                                                             {"recorded_under", &TraceIdentity::recorded_under}};
+constexpr Place<TraceIdentity, std::uint64_t> kTraceCounts[] = {{"events", &TraceIdentity::events},
+                                                                {"duration_ns", &TraceIdentity::duration_ns}};
+
+// One array per column: a tenth of the size of one object per sample. The first is the time.
+constexpr Place<ReplaySample, std::uint64_t> kSeriesColumns[] = {{"time_ns", &ReplaySample::time_ns},
+                                                                 {"event_number", &ReplaySample::event_number},
+                                                                 {"heap_rss_bytes", &ReplaySample::heap_rss_bytes},
+                                                                 {"live_bytes", &ReplaySample::live_bytes},
+                                                                 {"live_objects", &ReplaySample::live_objects},
+                                                                 {"lazy_free_bytes", &ReplaySample::lazy_free_bytes}};
+constexpr Place<TruthSample, std::uint64_t> kTruthColumns[] = {{"time_ns", &TruthSample::time_ns},
+                                                               {"heap_rss_bytes", &TruthSample::heap_rss_bytes},
+                                                               {"rss_bytes", &TruthSample::rss_bytes}};
+
 // --- writing ------------------------------------------------------------------------------------------
 
-// One array per column: a tenth of the size of one object per sample.
-template <typename Sample, typename Field>
-Json Column(const std::vector<Sample>& samples, Field Sample::*field) {
-  Json column = Json::array();
-  for (const Sample& sample : samples) column.push_back(sample.*field);
-  return column;
+template <typename Object, typename Value, std::size_t count>
+void Put(Json& json, const Object& object, const Place<Object, Value> (&places)[count]) {
+  for (const auto& [key, place] : places) json[key] = object.*place;
+}
+
+template <typename Sample, std::size_t count>
+Json Columns(const std::vector<Sample>& samples, const Place<Sample, std::uint64_t> (&columns)[count]) {
+  Json json;
+  for (const auto& [key, place] : columns) {
+    Json& column = json[key] = Json::array();
+    for (const Sample& sample : samples) column.push_back(sample.*place);
+  }
+  return json;
 }
 
 Json Pairs(const std::vector<std::pair<std::string, std::string>>& pairs) {
@@ -31,50 +113,27 @@ Json Pairs(const std::vector<std::pair<std::string, std::string>>& pairs) {
 }
 
 Json TraceJson(const ReplayReport& report) {
-  const TraceIdentity& trace = report.trace;
   Json json;
-  json["path"] = trace.path;
-  json["digest"] = trace.digest;
-  json["program"] = trace.program;
-  json["recorded_under"] = trace.recorded_under;
-  json["events"] = trace.events;
-  json["duration_ns"] = trace.duration_ns;
-  json["complete"] = trace.complete;
-  json["truth"]["time_ns"] = Column(report.truth, &TruthSample::time_ns);
-  json["truth"]["heap_rss_bytes"] = Column(report.truth, &TruthSample::heap_rss_bytes);
-  json["truth"]["rss_bytes"] = Column(report.truth, &TruthSample::rss_bytes);
-  return json;
-}
-
-Json SettingsJson(const ReplaySettings& settings) {
-  Json json;
-  json["engine"] = settings.engine;
-  json["clock"] = settings.clock;
-  json["touch"] = settings.touch;
-  json["huge_pages"] = settings.huge_pages;
-  json["cpu_count"] = settings.cpu_count;
-  json["memory_limit_bytes"] = settings.memory_limit_bytes;
+  Put(json, report.trace, kTraceTexts);
+  Put(json, report.trace, kTraceCounts);
+  json["complete"] = report.trace.complete;
+  json["truth"] = Columns(report.truth, kTruthColumns);
   return json;
 }
 
 Json HeapMapJson(const HeapMap& map) {
   Json json;
-  json["time_ns"] = map.time_ns;
-  json["event_number"] = map.event_number;
-  json["heap_rss_bytes"] = map.heap_rss_bytes;
-  json["live_bytes"] = map.live_bytes;
-  json["internal_bytes"] = map.internal_bytes;
-  json["partly_free_bytes"] = map.partly_free_bytes;
-  json["wholly_free_bytes"] = map.wholly_free_bytes;
+  Put(json, map, kMapCounts);
   json["metadata_bytes"] = map.metadata_bytes;
   json["occupancy_pages"] = map.occupancy_pages;
   json["classes"] = Json::array();
-  for (const HeapMap::SizeClass& its : map.classes) {
-    Json& row = json["classes"].emplace_back();
-    row["usable_bytes"] = its.usable_bytes;
-    row["objects"] = its.objects;
-    row["live_bytes"] = its.live_bytes;
-    row["partly_free_bytes"] = its.partly_free_bytes;
+  for (const HeapMap::SizeClass& its : map.classes) Put(json["classes"].emplace_back(), its, kClassCounts);
+  json["call_sites"] = Json::array();
+  for (const HeapMap::CallSite& site : map.call_sites) {
+    Json& row = json["call_sites"].emplace_back();
+    Put(row, site, kSiteTexts);
+    Put(row, site, kSiteCounts);
+    row["stack"] = site.stack;
   }
   return json;
 }
@@ -83,49 +142,20 @@ Json RunJson(const RunResult& run, std::size_t trace, const std::string& digest)
   Json json;
   json["trace"] = trace;
   json["trace_digest"] = digest;
-  json["allocator"] = run.allocator;
-  json["version"] = run.version;
+  Put(json, run, kRunTexts);
   json["tunables"] = Pairs(run.tunables);
-  json["library_path"] = run.library_path;
-  json["build_id"] = run.build_id;
-  json["origin"] = run.origin;
   json["seed"] = run.settings.seed;
-  json["settings"] = SettingsJson(run.settings);
+  Put(json["settings"], run.settings, kSettingTexts);
+  json["settings"]["cpu_count"] = run.settings.cpu_count;
+  json["settings"]["memory_limit_bytes"] = run.settings.memory_limit_bytes;
   json["verdict"] = VerdictName(run.verdict);
   json["error"] = run.error ? Json(*run.error) : Json(nullptr);
-  json["peak_rss_bytes"] = run.peak_rss_bytes;
-  json["peak_time_ns"] = run.peak_time_ns;
-  json["steady_rss_bytes"] = run.steady_rss_bytes;
-  json["steady_live_bytes"] = run.steady_live_bytes;
-  json["steady_start_ns"] = run.steady_start_ns;
-  json["end_rss_bytes"] = run.end_rss_bytes;
-  json["growth_bytes_per_day"] = run.growth_bytes_per_day;
-  json["growth_low_bytes_per_day"] = run.growth_low_bytes_per_day;
-  json["growth_high_bytes_per_day"] = run.growth_high_bytes_per_day;
-  json["baseline_rss_bytes"] = run.baseline_rss_bytes;
-  json["peak_live_bytes"] = run.peak_live_bytes;
-  json["events_replayed"] = run.events_replayed;
-  json["allocation_failures"] = run.allocation_failures;
-  json["minor_faults"] = run.minor_faults;
-  Json& calls = json["system_calls"];
-  calls["mmap"] = run.system_calls.mmap;
-  calls["munmap"] = run.system_calls.munmap;
-  calls["mremap"] = run.system_calls.mremap;
-  calls["madvise"] = run.system_calls.madvise;
-  calls["mprotect"] = run.system_calls.mprotect;
-  calls["brk"] = run.system_calls.brk;
-  json["wall_ns"] = run.wall_ns;
-  json["cpu_user_ns"] = run.cpu_user_ns;
-  json["cpu_system_ns"] = run.cpu_system_ns;
-  json["series_digest"] = run.series_digest;
+  Put(json, run, kRunCounts);
+  Put(json, run, kRunRates);
+  json["growth_by_day"] = SaysGrowthByDay(run.steady_window_ns);
+  Put(json["system_calls"], run.system_calls, kCallCounts);
   json["notes"] = run.notes;
-  Json& series = json["series"];
-  series["time_ns"] = Column(run.series, &ReplaySample::time_ns);
-  series["event_number"] = Column(run.series, &ReplaySample::event_number);
-  series["heap_rss_bytes"] = Column(run.series, &ReplaySample::heap_rss_bytes);
-  series["live_bytes"] = Column(run.series, &ReplaySample::live_bytes);
-  series["live_objects"] = Column(run.series, &ReplaySample::live_objects);
-  series["lazy_free_bytes"] = Column(run.series, &ReplaySample::lazy_free_bytes);
+  json["series"] = Columns(run.series, kSeriesColumns);
   json["heap_maps"] = Json::array();
   for (const HeapMap& map : run.heap_maps) json["heap_maps"].push_back(HeapMapJson(map));
   return json;
@@ -151,18 +181,11 @@ Json RowJson(const SummaryRow& row) {
   json["error"] = row.error.empty() ? Json(nullptr) : Json(row.error);
   json["recorded_under"] = row.recorded_under;
   json["ratio"] = row.ratio ? Json(*row.ratio) : Json(nullptr);
-  json["peak_rss_bytes"] = BandJson(row.peak_rss_bytes);
-  json["steady_rss_bytes"] = BandJson(row.steady_rss_bytes);
-  json["end_rss_bytes"] = BandJson(row.end_rss_bytes);
-  json["growth_bytes_per_day"] = BandJson(row.growth_bytes_per_day);
+  for (const RowFigure& figure : RowFigures()) json[figure.key] = BandJson(row.*figure.band);
   json["growth_low_bytes_per_day"] = row.growth_low_bytes_per_day;
   json["growth_high_bytes_per_day"] = row.growth_high_bytes_per_day;
-  json["peak_live_bytes"] = BandJson(row.peak_live_bytes);
-  json["steady_live_bytes"] = BandJson(row.steady_live_bytes);
-  json["overhead_share"] = BandJson(row.overhead_share);
-  json["minor_faults"] = BandJson(row.minor_faults);
-  json["system_calls"] = BandJson(row.system_calls);
-  json["wall_ns"] = BandJson(row.wall_ns);
+  json["growth_by_day"] = row.growth_by_day;
+  json["growth"] = GrowthText(row);
   return json;
 }
 
@@ -178,6 +201,7 @@ Json SummaryJson(const Summary& summary) {
     truth["peak_bytes"] = summary.truth->peak_bytes;
     truth["steady_bytes"] = summary.truth->steady_bytes;
     truth["growth_bytes_per_day"] = summary.truth->growth_bytes_per_day;
+    truth["steady_window_ns"] = summary.truth->steady_window_ns;
     truth["verdict"] = VerdictName(summary.truth->verdict);
     truth["row"] = summary.truth->row.empty() ? Json(nullptr) : Json(summary.truth->row);
     truth["sentence"] = TruthSentence(summary);
@@ -225,16 +249,22 @@ double Number(const Json& object, const char* key) {
   return number.get<double>();
 }
 
-template <typename Sample>
-void ReadColumn(const Json& columns, const char* key, std::vector<Sample>& samples, std::uint64_t Sample::*field,
-                bool first) {
-  const Json& column = Array(columns, key);
-  if (first) samples.resize(column.size());
-  if (column.size() != samples.size()) throw Malformed(absl::StrCat("\"", key, "\" has another length than \"time_ns\""));
-  for (std::size_t i = 0; i < samples.size(); ++i) {
-    if (!column[i].is_number_unsigned()) throw Malformed(absl::StrCat("\"", key, "\" holds something else than counts"));
-    samples[i].*field = column[i].get<std::uint64_t>();
+std::vector<std::string> Texts(const Json& object, const char* key) {
+  std::vector<std::string> texts;
+  for (const Json& text : Array(object, key)) {
+    if (!text.is_string()) throw Malformed(absl::StrCat("\"", key, "\" holds something else than texts"));
+    texts.push_back(text.get<std::string>());
   }
+  return texts;
+}
+
+void Get(const Json& json, const char* key, std::string& value) { value = Text(json, key); }
+void Get(const Json& json, const char* key, std::uint64_t& value) { value = Count(json, key); }
+void Get(const Json& json, const char* key, double& value) { value = Number(json, key); }
+
+template <typename Object, typename Value, std::size_t count>
+void Get(const Json& json, Object& object, const Place<Object, Value> (&places)[count]) {
+  for (const auto& [key, place] : places) Get(json, key, object.*place);
 }
 
 template <typename Sample>
@@ -242,6 +272,20 @@ void CheckAscending(const std::vector<Sample>& samples) {
   for (std::size_t i = 1; i < samples.size(); ++i) {
     if (samples[i].time_ns < samples[i - 1].time_ns) throw Malformed("\"time_ns\" does not ascend");
   }
+}
+
+template <typename Sample, std::size_t count>
+void ReadColumns(const Json& columns, std::vector<Sample>& samples, const Place<Sample, std::uint64_t> (&places)[count]) {
+  samples.resize(Array(columns, places[0].key).size());
+  for (const auto& [key, place] : places) {
+    const Json& column = Array(columns, key);
+    if (column.size() != samples.size()) throw Malformed(absl::StrCat("\"", key, "\" has another length than \"", places[0].key, "\""));
+    for (std::size_t i = 0; i < samples.size(); ++i) {
+      if (!column[i].is_number_unsigned()) throw Malformed(absl::StrCat("\"", key, "\" holds something else than counts"));
+      samples[i].*place = column[i].template get<std::uint64_t>();
+    }
+  }
+  CheckAscending(samples);
 }
 
 Verdict ReadVerdict(const Json& run) {
@@ -255,30 +299,16 @@ Verdict ReadVerdict(const Json& run) {
 
 ReplayReport ReadTrace(const Json& json) {
   ReplayReport report;
-  report.trace.path = Text(json, "path");
-  report.trace.digest = Text(json, "digest");
-  report.trace.program = Text(json, "program");
-  report.trace.recorded_under = Text(json, "recorded_under");
-  report.trace.events = Count(json, "events");
-  report.trace.duration_ns = Count(json, "duration_ns");
+  Get(json, report.trace, kTraceTexts);
+  Get(json, report.trace, kTraceCounts);
   report.trace.complete = Member(json, "complete") == true;
-  const Json& truth = Member(json, "truth");
-  ReadColumn(truth, "time_ns", report.truth, &TruthSample::time_ns, true);
-  ReadColumn(truth, "heap_rss_bytes", report.truth, &TruthSample::heap_rss_bytes, false);
-  ReadColumn(truth, "rss_bytes", report.truth, &TruthSample::rss_bytes, false);
-  CheckAscending(report.truth);
+  ReadColumns(Member(json, "truth"), report.truth, kTruthColumns);
   return report;
 }
 
 HeapMap ReadHeapMap(const Json& json) {
   HeapMap map;
-  map.time_ns = Count(json, "time_ns");
-  map.event_number = Count(json, "event_number");
-  map.heap_rss_bytes = Count(json, "heap_rss_bytes");
-  map.live_bytes = Count(json, "live_bytes");
-  map.internal_bytes = Count(json, "internal_bytes");
-  map.partly_free_bytes = Count(json, "partly_free_bytes");
-  map.wholly_free_bytes = Count(json, "wholly_free_bytes");
+  Get(json, map, kMapCounts);
   const Json& metadata = Member(json, "metadata_bytes");
   if (!metadata.is_number_integer()) throw Malformed("\"metadata_bytes\" is not a whole number");
   map.metadata_bytes = metadata.get<std::int64_t>();
@@ -286,69 +316,37 @@ HeapMap ReadHeapMap(const Json& json) {
     if (!pages.is_number_unsigned()) throw Malformed("\"occupancy_pages\" holds something else than counts");
     map.occupancy_pages.push_back(pages.get<std::uint64_t>());
   }
-  for (const Json& row : Array(json, "classes")) {
-    map.classes.push_back({Count(row, "usable_bytes"), Count(row, "objects"), Count(row, "live_bytes"),
-                           Count(row, "partly_free_bytes")});
+  for (const Json& row : Array(json, "classes")) Get(row, map.classes.emplace_back(), kClassCounts);
+  for (const Json& row : Array(json, "call_sites")) {
+    HeapMap::CallSite& site = map.call_sites.emplace_back();
+    Get(row, site, kSiteTexts);
+    Get(row, site, kSiteCounts);
+    site.stack = Texts(row, "stack");
   }
   return map;
 }
 
 RunResult ReadRun(const Json& json) {
   RunResult run;
-  run.allocator = Text(json, "allocator");
-  run.version = Text(json, "version");
+  Get(json, run, kRunTexts);
   for (const auto& [name, value] : Member(json, "tunables").items()) {
     if (!value.is_string()) throw Malformed("\"tunables\" holds something else than texts");
     run.tunables.emplace_back(name, value.get<std::string>());
   }
-  run.library_path = Text(json, "library_path");
-  run.build_id = Text(json, "build_id");
-  run.origin = Text(json, "origin");
-  const Json& settings = Member(json, "settings");
   run.settings.seed = Count(json, "seed");
-  run.settings.engine = Text(settings, "engine");
-  run.settings.clock = Text(settings, "clock");
-  run.settings.touch = Text(settings, "touch");
-  run.settings.huge_pages = Text(settings, "huge_pages");
+  const Json& settings = Member(json, "settings");
+  Get(settings, run.settings, kSettingTexts);
   const std::uint64_t cpu_count = Count(settings, "cpu_count");
   if (cpu_count > std::numeric_limits<std::uint32_t>::max()) throw Malformed("\"cpu_count\" is too large");
   run.settings.cpu_count = static_cast<std::uint32_t>(cpu_count);
   run.settings.memory_limit_bytes = Count(settings, "memory_limit_bytes");
   run.verdict = ReadVerdict(json);
   if (!Member(json, "error").is_null()) run.error = Text(json, "error");
-  run.peak_rss_bytes = Count(json, "peak_rss_bytes");
-  run.peak_time_ns = Count(json, "peak_time_ns");
-  run.steady_rss_bytes = Count(json, "steady_rss_bytes");
-  run.steady_live_bytes = Count(json, "steady_live_bytes");
-  run.steady_start_ns = Count(json, "steady_start_ns");
-  run.end_rss_bytes = Count(json, "end_rss_bytes");
-  run.growth_bytes_per_day = Number(json, "growth_bytes_per_day");
-  run.growth_low_bytes_per_day = Number(json, "growth_low_bytes_per_day");
-  run.growth_high_bytes_per_day = Number(json, "growth_high_bytes_per_day");
-  run.baseline_rss_bytes = Count(json, "baseline_rss_bytes");
-  run.peak_live_bytes = Count(json, "peak_live_bytes");
-  run.events_replayed = Count(json, "events_replayed");
-  run.allocation_failures = Count(json, "allocation_failures");
-  run.minor_faults = Count(json, "minor_faults");
-  const Json& calls = Member(json, "system_calls");
-  run.system_calls = {Count(calls, "mmap"),    Count(calls, "munmap"),   Count(calls, "mremap"),
-                      Count(calls, "madvise"), Count(calls, "mprotect"), Count(calls, "brk")};
-  run.wall_ns = Count(json, "wall_ns");
-  run.cpu_user_ns = Count(json, "cpu_user_ns");
-  run.cpu_system_ns = Count(json, "cpu_system_ns");
-  run.series_digest = Text(json, "series_digest");
-  for (const Json& note : Array(json, "notes")) {
-    if (!note.is_string()) throw Malformed("\"notes\" holds something else than texts");
-    run.notes.push_back(note.get<std::string>());
-  }
-  const Json& series = Member(json, "series");
-  ReadColumn(series, "time_ns", run.series, &ReplaySample::time_ns, true);
-  ReadColumn(series, "event_number", run.series, &ReplaySample::event_number, false);
-  ReadColumn(series, "heap_rss_bytes", run.series, &ReplaySample::heap_rss_bytes, false);
-  ReadColumn(series, "live_bytes", run.series, &ReplaySample::live_bytes, false);
-  ReadColumn(series, "live_objects", run.series, &ReplaySample::live_objects, false);
-  ReadColumn(series, "lazy_free_bytes", run.series, &ReplaySample::lazy_free_bytes, false);
-  CheckAscending(run.series);
+  Get(json, run, kRunCounts);
+  Get(json, run, kRunRates);
+  Get(Member(json, "system_calls"), run.system_calls, kCallCounts);
+  run.notes = Texts(json, "notes");
+  ReadColumns(Member(json, "series"), run.series, kSeriesColumns);
   for (const Json& map : Array(json, "heap_maps")) run.heap_maps.push_back(ReadHeapMap(map));
   return run;
 }
@@ -358,11 +356,7 @@ std::vector<ReplayReport> ReadResults(const Json& json) {
   if (version != kResultsSchemaVersion) {
     throw Malformed(absl::StrCat("it has schema_version ", version, ", this heaptape reads ", kResultsSchemaVersion));
   }
-  std::vector<std::string> command;
-  for (const Json& word : Array(json, "command")) {
-    if (!word.is_string()) throw Malformed("\"command\" holds something else than texts");
-    command.push_back(word.get<std::string>());
-  }
+  const std::vector<std::string> command = Texts(json, "command");
   std::vector<ReplayReport> reports;
   for (const Json& trace : Array(json, "traces")) {
     ReplayReport report = ReadTrace(trace);
@@ -392,6 +386,7 @@ absl::StatusOr<std::string> ToJson(const std::vector<ReplayReport>& reports, con
   json["kernel"] = general.kernel;
   json["machine"] = general.machine;
   json["command"] = general.command;
+  json["remarks"] = Remarks(reports);
   json["traces"] = Json::array();
   json["summaries"] = Json::array();
   json["runs"] = Json::array();

@@ -12,7 +12,7 @@
 
 namespace heaptape {
 
-inline constexpr int kResultsSchemaVersion = 1;
+inline constexpr int kResultsSchemaVersion = 2;
 
 // Same results, same text. InvalidArgument if the baseline is unknown.
 absl::StatusOr<std::string> ToJson(const std::vector<ReplayReport>& reports, const ViewOptions& options);

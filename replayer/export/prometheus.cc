@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "replayer/export/summary.h"
+#include "replayer/steady_state.h"
 
 namespace heaptape {
 namespace {
@@ -24,7 +25,8 @@ struct Metric {
   const char* name;
   const char* help;
   double (*value)(const RunResult&);
-  bool of_failed_runs;  // means something where the run ended early
+  bool of_failed_runs;   // means something where the run ended early
+  bool by_day = false;   // means something where the steady window is long enough for a rate by the day
 };
 
 const Metric kMetrics[] = {
@@ -35,7 +37,9 @@ const Metric kMetrics[] = {
     {"heaptape_end_rss_bytes", "Heap RSS after the last event.",
      [](const RunResult& run) { return static_cast<double>(run.end_rss_bytes); }, false},
     {"heaptape_growth_bytes_per_day", "Slope of heap RSS in the steady state.",
-     [](const RunResult& run) { return run.growth_bytes_per_day; }, false},
+     [](const RunResult& run) { return run.growth_bytes_per_day; }, false, true},
+    {"heaptape_steady_window_seconds", "Length of the steady window.",
+     [](const RunResult& run) { return static_cast<double>(run.steady_window_ns) / 1e9; }, false},
     {"heaptape_peak_live_bytes", "Highest sum of requested bytes of live objects.",
      [](const RunResult& run) { return static_cast<double>(run.peak_live_bytes); }, false},
     {"heaptape_steady_live_bytes", "Requested bytes of live objects in the steady state.",
@@ -67,6 +71,7 @@ std::string ToPrometheus(const std::vector<ReplayReport>& reports) {
     for (const ReplayReport& report : reports) {
       for (const RunResult& run : report.runs) {
         if (run.error && !metric.of_failed_runs) continue;
+        if (metric.by_day && !SaysGrowthByDay(run.steady_window_ns)) continue;
         absl::StrAppend(&text, metric.name, "{", labels(report, run), "} ",
                         absl::StrFormat("%.17g", metric.value(run)), "\n");
       }

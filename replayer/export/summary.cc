@@ -4,7 +4,6 @@
 #include <array>
 #include <cmath>
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <set>
 #include <tuple>
@@ -17,6 +16,9 @@
 
 namespace heaptape {
 namespace {
+
+// Identical programs beside each other differ by up to so much.
+constexpr double kTruthTolerance = 0.15;
 
 Band BandOf(std::vector<double> values) {
   if (values.empty()) return {};
@@ -33,6 +35,11 @@ std::uint64_t Total(const SystemCalls& calls) {
 double Overhead(const RunResult& run) {
   if (run.steady_live_bytes == 0) return 0;
   return static_cast<double>(run.steady_rss_bytes) / static_cast<double>(run.steady_live_bytes) - 1;
+}
+
+template <std::uint64_t RunResult::*figure>
+double Count(const RunResult& run) {
+  return static_cast<double>(run.*figure);
 }
 
 // Most runs' verdict; the worse of equals. Verdicts ascend in how bad they are, but for "settling",
@@ -97,24 +104,19 @@ SummaryRow RowOf(const std::vector<const RunResult*>& runs) {
       if (row.error.empty()) row.error = *run->error;
     }
   }
-  const auto band = [&](const std::function<double(const RunResult&)>& figure) {
+  for (const RowFigure& figure : RowFigures()) {
     std::vector<double> values;
-    for (const RunResult* run : good) values.push_back(figure(*run));
-    return BandOf(std::move(values));
+    for (const RunResult* run : good) values.push_back(figure.of(*run));
+    row.*figure.band = BandOf(std::move(values));
+  }
+  const auto median = [&](double RunResult::*figure) {
+    std::vector<double> values;
+    for (const RunResult* run : good) values.push_back(run->*figure);
+    return BandOf(std::move(values)).median;
   };
-  const auto count = [](std::uint64_t value) { return static_cast<double>(value); };
-  row.peak_rss_bytes = band([&](const RunResult& run) { return count(run.peak_rss_bytes); });
-  row.steady_rss_bytes = band([&](const RunResult& run) { return count(run.steady_rss_bytes); });
-  row.end_rss_bytes = band([&](const RunResult& run) { return count(run.end_rss_bytes); });
-  row.growth_bytes_per_day = band([](const RunResult& run) { return run.growth_bytes_per_day; });
-  row.growth_low_bytes_per_day = band([](const RunResult& run) { return run.growth_low_bytes_per_day; }).median;
-  row.growth_high_bytes_per_day = band([](const RunResult& run) { return run.growth_high_bytes_per_day; }).median;
-  row.peak_live_bytes = band([&](const RunResult& run) { return count(run.peak_live_bytes); });
-  row.steady_live_bytes = band([&](const RunResult& run) { return count(run.steady_live_bytes); });
-  row.overhead_share = band(Overhead);
-  row.minor_faults = band([&](const RunResult& run) { return count(run.minor_faults); });
-  row.system_calls = band([&](const RunResult& run) { return count(Total(run.system_calls)); });
-  row.wall_ns = band([&](const RunResult& run) { return count(run.wall_ns); });
+  row.growth_low_bytes_per_day = median(&RunResult::growth_low_bytes_per_day);
+  row.growth_high_bytes_per_day = median(&RunResult::growth_high_bytes_per_day);
+  row.growth_by_day = SaysGrowthByDay(static_cast<std::uint64_t>(row.steady_window_ns.median));
   return row;
 }
 
@@ -129,6 +131,15 @@ void MakeLabelsUnique(std::vector<SummaryRow>& rows, const Groups& groups) {
     for (std::size_t i = 0; i < rows.size(); ++i) {
       if (values[rows[i].label].size() > 1) absl::StrAppend(&rows[i].label, " (", difference(groups[i].first), ")");
     }
+  }
+}
+
+// The rows of the version the trace was recorded under, else those of its family.
+void MarkRecordedUnder(std::vector<SummaryRow>& rows, const std::string& recorded_under) {
+  const auto same_version = [&](const SummaryRow& row) { return absl::StrCat(row.allocator, " ", row.version) == recorded_under; };
+  const bool version_is_there = std::any_of(rows.begin(), rows.end(), same_version);
+  for (SummaryRow& row : rows) {
+    row.recorded_under = version_is_there ? same_version(row) : recorded_under.substr(0, recorded_under.find(' ')) == row.allocator;
   }
 }
 
@@ -186,17 +197,46 @@ std::optional<GroundTruth> TruthOf(const ReplayReport& report, const std::vector
   const SteadyState state = JudgeSteadyState(points);
   truth.steady_bytes = state.steady_bytes;
   truth.growth_bytes_per_day = state.growth_bytes_per_day;
+  truth.steady_window_ns = state.window_ns;
   truth.verdict = state.verdict;
   truth.recorded_under = report.trace.recorded_under;
-  // The same version before the same family.
-  for (const bool same_version : {true, false}) {
-    for (const SummaryRow& row : rows) {
-      if (!truth.row.empty() || !row.recorded_under || Failed(row) || !row.tunables.empty()) continue;
-      const std::string name = absl::StrCat(row.allocator, " ", row.version);
-      if (!same_version || name == report.trace.recorded_under) truth.row = row.label;
-    }
+  for (const SummaryRow& row : rows) {
+    if (truth.row.empty() && row.recorded_under && !Failed(row) && row.tunables.empty()) truth.row = row.label;
   }
   return truth;
+}
+
+std::string AdviceOnLength(const std::vector<ReplayReport>& reports) {
+  std::uint64_t shortest = kDayRateWindowNs, longest = 0;
+  for (const ReplayReport& report : reports) {
+    for (const RunResult& run : report.runs) {
+      if (run.error || SaysGrowthByDay(run.steady_window_ns)) continue;
+      shortest = std::min(shortest, run.steady_window_ns);
+      longest = std::max(longest, run.steady_window_ns);
+    }
+  }
+  if (shortest == kDayRateWindowNs) return "";
+  return absl::StrCat("the steady state was seen for ", FormatDuration(shortest),
+                      FormatDuration(shortest) == FormatDuration(longest) ? "" : absl::StrCat(" to ", FormatDuration(longest)),
+                      " only: growth is shown as it was seen, and whether it goes on for days cannot be said; record for ",
+                      2 * kDayRateWindowNs / 60'000'000'000, " minutes or longer");
+}
+
+const SummaryRow* RowOfTruth(const Summary& summary) {
+  if (!summary.truth) return nullptr;
+  const auto row = std::find_if(summary.rows.begin(), summary.rows.end(),
+                                [&](const SummaryRow& candidate) { return candidate.label == summary.truth->row; });
+  return row == summary.rows.end() ? nullptr : &*row;
+}
+
+std::string AdviceOnTruth(const Summary& summary) {
+  const SummaryRow* row = RowOfTruth(summary);
+  if (row == nullptr || summary.truth->steady_bytes <= 0) return "";
+  const double difference = row->steady_rss_bytes.median / summary.truth->steady_bytes - 1;
+  if (std::fabs(difference) <= kTruthTolerance) return "";
+  return absl::StrCat(summary.title, ": the replay under ", row->label, " lies ", FormatShare(difference),
+                      " off the recorded process: trust the order of the allocators more than the levels; "
+                      "replayer/ENGINE.md says where a replay can differ");
 }
 
 absl::Status SetBaseline(Summary& summary, const ViewOptions& options) {
@@ -217,6 +257,22 @@ absl::Status SetBaseline(Summary& summary, const ViewOptions& options) {
 }
 
 }  // namespace
+
+std::span<const RowFigure> RowFigures() {
+  static constexpr RowFigure kFigures[] = {
+      {"peak_rss_bytes", &SummaryRow::peak_rss_bytes, Count<&RunResult::peak_rss_bytes>},
+      {"steady_rss_bytes", &SummaryRow::steady_rss_bytes, Count<&RunResult::steady_rss_bytes>},
+      {"end_rss_bytes", &SummaryRow::end_rss_bytes, Count<&RunResult::end_rss_bytes>},
+      {"growth_bytes_per_day", &SummaryRow::growth_bytes_per_day, [](const RunResult& run) { return run.growth_bytes_per_day; }},
+      {"steady_window_ns", &SummaryRow::steady_window_ns, Count<&RunResult::steady_window_ns>},
+      {"peak_live_bytes", &SummaryRow::peak_live_bytes, Count<&RunResult::peak_live_bytes>},
+      {"steady_live_bytes", &SummaryRow::steady_live_bytes, Count<&RunResult::steady_live_bytes>},
+      {"overhead_share", &SummaryRow::overhead_share, Overhead},
+      {"minor_faults", &SummaryRow::minor_faults, Count<&RunResult::minor_faults>},
+      {"system_calls", &SummaryRow::system_calls, [](const RunResult& run) { return static_cast<double>(Total(run.system_calls)); }},
+      {"wall_ns", &SummaryRow::wall_ns, Count<&RunResult::wall_ns>}};
+  return kFigures;
+}
 
 std::string TunablesText(const RunResult& run) {
   return absl::StrJoin(run.tunables, ",", absl::PairFormatter("="));
@@ -252,9 +308,7 @@ absl::StatusOr<std::vector<Summary>> Summarize(const std::vector<ReplayReport>& 
     summary.report = i;
     summary.title = std::filesystem::path(report.trace.path).filename().string();
     fill_rows(summary, runs);
-    for (SummaryRow& row : summary.rows) {
-      row.recorded_under = report.trace.recorded_under.rfind(row.allocator, 0) == 0;
-    }
+    MarkRecordedUnder(summary.rows, report.trace.recorded_under);
     summary.truth = TruthOf(report, summary.rows);
     if (absl::Status status = SetBaseline(summary, options); !status.ok()) return status;
     sort(summary);
@@ -287,15 +341,29 @@ absl::StatusOr<std::vector<Summary>> Summarize(const std::vector<ReplayReport>& 
   return summaries;
 }
 
+std::string GrowthText(const SummaryRow& row) {
+  const double low = row.growth_low_bytes_per_day, high = row.growth_high_bytes_per_day;
+  const auto window_ns = static_cast<std::uint64_t>(row.steady_window_ns.median);
+  const auto text = [&](double bytes_per_day) {
+    return row.growth_by_day ? FormatGrowth(bytes_per_day) : FormatGrowthSeen(bytes_per_day, window_ns);
+  };
+  if (low > 0 || high < 0) {
+    const Band& band = row.growth_bytes_per_day;
+    const std::string least = text(band.low), most = text(band.high);
+    return absl::StrCat(text(band.median), !row.growth_by_day || least == most ? "" : absl::StrCat(" (", least, " .. ", most, ")"));
+  }
+  const std::string bound = text(std::max(-low, high));
+  return bound.rfind("+", 0) == 0 ? absl::StrCat("±", bound.substr(1)) : bound;
+}
+
 std::string TruthSentence(const Summary& summary) {
   if (!summary.truth) return "";
   const GroundTruth& truth = *summary.truth;
   std::string sentence = absl::StrCat("recorded process");
   if (!truth.recorded_under.empty()) absl::StrAppend(&sentence, " (", truth.recorded_under, ")");
   absl::StrAppend(&sentence, ": peak ", FormatBytes(truth.peak_bytes), ", steady ", FormatBytes(truth.steady_bytes));
-  const auto row = std::find_if(summary.rows.begin(), summary.rows.end(),
-                                [&](const SummaryRow& candidate) { return candidate.label == truth.row; });
-  if (row == summary.rows.end()) return sentence;
+  const SummaryRow* row = RowOfTruth(summary);
+  if (row == nullptr) return sentence;
   const auto beside = [](double replayed, double recorded) {
     return recorded > 0 ? absl::StrCat(FormatBytes(replayed), " (", FormatShare(replayed / recorded - 1), ")")
                         : FormatBytes(replayed);
@@ -325,6 +393,11 @@ std::vector<std::string> Remarks(const std::vector<ReplayReport>& reports) {
       if (run.error) add(label, absl::StrCat("failed", where, ": ", *run.error));
       for (const std::string& note : run.notes) add(label, note);
     }
+  }
+  if (std::string advice = AdviceOnLength(reports); !advice.empty()) remarks.push_back(std::move(advice));
+  const absl::StatusOr<std::vector<Summary>> summaries = Summarize(reports, {});
+  for (const Summary& summary : summaries.ok() ? *summaries : std::vector<Summary>()) {
+    if (std::string advice = AdviceOnTruth(summary); !advice.empty()) remarks.push_back(std::move(advice));
   }
   for (const auto& [sentence, who] : sentences) {
     const bool everyone = who.size() == labels.size() && labels.size() > 1;

@@ -5,7 +5,9 @@
 #define HEAPTAPE_REPLAYER_EXPORT_SUMMARY_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,20 +40,31 @@ struct SummaryRow {
   Band peak_rss_bytes, steady_rss_bytes, end_rss_bytes;
   Band growth_bytes_per_day;
   double growth_low_bytes_per_day = 0, growth_high_bytes_per_day = 0;  // medians of the runs' intervals
+  Band steady_window_ns;
+  bool growth_by_day = false;          // the median window suffices for it, see steady_state.h
   Band peak_live_bytes, steady_live_bytes;
   Band overhead_share;                 // steady RSS over steady live bytes, less 1
   Band minor_faults, system_calls, wall_ns;
   Verdict verdict = Verdict::kFailed;  // of most runs; among equals the worse
   std::optional<double> ratio;         // of steady RSS to the baseline's
   std::string error;                   // the first one
-  bool recorded_under = false;         // this allocator's family is the one the trace was recorded under
+  bool recorded_under = false;         // the trace was recorded under this version, or, where none of the rows is it, this family
 };
+
+// The figures of a row that are a band, each with its JSON key and what it is of one run.
+struct RowFigure {
+  const char* key;
+  Band SummaryRow::*band;
+  double (*of)(const RunResult&);
+};
+std::span<const RowFigure> RowFigures();
 
 // The recorded process itself beside the replay under the same allocator.
 struct GroundTruth {
   double peak_bytes = 0;               // highest sample of heap RSS
   double steady_bytes = 0;
   double growth_bytes_per_day = 0;
+  std::uint64_t steady_window_ns = 0;
   Verdict verdict = Verdict::kSettling;
   std::string recorded_under;
   std::string row;                     // label of the row to compare with; empty where there is none
@@ -73,10 +86,15 @@ std::string TunablesText(const RunResult& run);  // "purge_delay=0,arena_reserve
 // InvalidArgument if no row bears the baseline's name.
 absl::StatusOr<std::vector<Summary>> Summarize(const std::vector<ReplayReport>& reports, const ViewOptions& options);
 
+// Growth as tables show it: "+1.02 GiB/day"; "±230.6 MiB/day" where the interval holds no growth at all; and where
+// the window says nothing of days, what was seen in it: "+8.20 MiB in 76 s".
+std::string GrowthText(const SummaryRow& row);
+
 // "recorded process 412 MiB, replay under the same allocator 405 MiB" for one summary with a truth.
 std::string TruthSentence(const Summary& summary);
 
-// Sentences the user should see once: notes and errors of runs, traces that are not complete.
+// Sentences the user should see once: notes and errors of runs, traces that are not complete, and what limits what
+// the figures say, with what to do about it.
 std::vector<std::string> Remarks(const std::vector<ReplayReport>& reports);
 
 }  // namespace heaptape

@@ -5,11 +5,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "replayer/export/format.h"
 #include "replayer/export/text_table.h"
 
 namespace heaptape {
 namespace {
+
+constexpr std::size_t kCallSitesShown = 5;
 
 Colour ColourOf(Verdict verdict) {
   switch (verdict) {
@@ -31,22 +34,22 @@ std::string BandText(const Band& band, std::string (*format)(double)) {
   return low == high ? median : absl::StrCat(median, " (", low, " .. ", high, ")");
 }
 
-// "+1.02 GiB/day", or "±230.6 MiB/day" where the interval holds no growth at all.
-std::string GrowthText(const SummaryRow& row) {
-  const double low = row.growth_low_bytes_per_day, high = row.growth_high_bytes_per_day;
-  if (low > 0 || high < 0) return BandText(row.growth_bytes_per_day, FormatGrowth);
-  if (low == 0 && high == 0) return FormatGrowth(0);
-  return absl::StrCat("±", FormatBytes(std::max(-low, high)), "/day");
-}
-
 std::string VerdictText(const SummaryRow& row) {
   if (row.failed_runs == 0 || row.failed_runs == row.runs) return VerdictName(row.verdict);
   return absl::StrCat(VerdictName(row.verdict), ", ", row.failed_runs, "/", row.runs, " failed");
 }
 
+// "to jemalloc", or "to mimalloc 2.0.9" where several rows are of the baseline's family.
+std::string RatioTitle(const Summary& summary) {
+  const auto row = std::find_if(summary.rows.begin(), summary.rows.end(), [&](const SummaryRow& r) { return r.label == summary.baseline; });
+  if (row == summary.rows.end()) return "ratio";
+  const auto of_family = [&](const SummaryRow& r) { return r.allocator == row->allocator; };
+  return absl::StrCat("to ", std::count_if(summary.rows.begin(), summary.rows.end(), of_family) == 1 ? row->allocator : row->label);
+}
+
 TextTable MakeTable(const Summary& summary) {
   TextTable table({{"allocator", false, 100},
-                   {"version", false, 50},
+                   {"version", false, 88},
                    {"peak", true, 80},
                    {"steady", true, 90},
                    {"growth", true, 70},
@@ -56,7 +59,7 @@ TextTable MakeTable(const Summary& summary) {
                    {"syscalls", true, 10},
                    {"time", true, 15},
                    {"verdict", false, 85},
-                   {summary.baseline.empty() ? "ratio" : absl::StrCat("to ", summary.baseline), true, 60}});
+                   {RatioTitle(summary), true, 60}});
   for (const SummaryRow& row : summary.rows) {
     // The label less the version, which has a column of its own: "mimalloc purge_delay=0".
     std::string name = row.allocator;
@@ -84,7 +87,7 @@ TextTable MakeTable(const Summary& summary) {
   return table;
 }
 
-// Where the memory of each allocator is at its highest sample and at the end: the first seed's run.
+// Where the memory of each allocator is at its highest sample, in the steady state and at the end: the first seed's run.
 TextTable MakeHeapMapTable(const ReplayReport& report) {
   TextTable table({{"where the memory is", false, 100},
                    {"at the", false, 99},
@@ -98,16 +101,15 @@ TextTable MakeHeapMapTable(const ReplayReport& report) {
   std::set<std::string> done;
   for (const RunResult& run : report.runs) {
     if (run.heap_maps.empty() || !done.insert(RunLabel(run)).second) continue;
-    const auto highest = std::max_element(run.heap_maps.begin(), run.heap_maps.end(),
-                                          [](const HeapMap& a, const HeapMap& b) { return a.heap_rss_bytes < b.heap_rss_bytes; });
-    for (const HeapMap* map : {&*highest, &run.heap_maps.back()}) {
-      const bool at_end = map == &run.heap_maps.back();
+    const std::pair<const char*, const HeapMap*> moments[] = {
+        {"peak", &HighestHeapMap(run)}, {"steady", &SteadyHeapMap(run)}, {"end", &run.heap_maps.back()}};
+    for (const auto& [moment, map] : moments) {
       const auto bytes = [](auto value) { return FormatBytes(static_cast<double>(value)); };
       const std::string worst = map->classes.empty() ? "-"
                                                      : absl::StrCat(bytes(map->classes[0].usable_bytes), " holds ",
                                                                     bytes(map->classes[0].partly_free_bytes));
-      table.AddRow({{at_end ? "" : RunLabel(run)},
-                    {at_end ? "end" : "peak"},
+      table.AddRow({{map == moments[0].second ? RunLabel(run) : ""},
+                    {moment},
                     {bytes(map->heap_rss_bytes)},
                     {bytes(map->live_bytes)},
                     {bytes(map->internal_bytes)},
@@ -118,6 +120,51 @@ TextTable MakeHeapMapTable(const ReplayReport& report) {
     }
   }
   return table;
+}
+
+// Which places in the program hold the partly used pages in the steady state: the first seed's run of each allocator.
+TextTable MakeCallSiteTable(const ReplayReport& report) {
+  TextTable table({{"who holds partly used pages", false, 100},
+                   {"free in them", true, 90},
+                   {"live", true, 80},
+                   {"samples", true, 50},
+                   {"called from", false, 40}});
+  std::set<std::string> done;
+  for (const RunResult& run : report.runs) {
+    if (run.heap_maps.empty() || !done.insert(RunLabel(run)).second) continue;
+    const std::vector<HeapMap::CallSite>& sites = SteadyHeapMap(run).call_sites;
+    if (!sites.empty()) table.AddRow({{absl::StrCat(RunLabel(run), ":")}, {""}, {""}, {""}, {""}});
+    for (std::size_t i = 0; i < std::min(sites.size(), kCallSitesShown); ++i) {
+      const HeapMap::CallSite& site = sites[i];
+      const auto frame = std::find(site.stack.begin(), site.stack.end(), site.name);
+      const bool has_caller = frame != site.stack.end() && frame + 1 != site.stack.end();
+      table.AddRow({{absl::StrCat("  ", site.name)},
+                    {FormatBytes(static_cast<double>(site.partly_free_bytes))},
+                    {FormatBytes(static_cast<double>(site.live_bytes))},
+                    {FormatCount(site.samples)},
+                    {has_caller ? *(frame + 1) : ""}});
+    }
+  }
+  return table;
+}
+
+// Breaks a sentence between words where the terminal is narrower; the lines that follow are indented.
+std::string Wrapped(const std::string& sentence, std::size_t width) {
+  if (width == 0) return sentence;
+  std::string text;
+  std::size_t column = 0;
+  for (const auto& word : absl::StrSplit(sentence, ' ')) {
+    if (column > 0 && column + 1 + word.size() > width) {
+      text += "\n  ";
+      column = 2;
+    } else if (column > 0) {
+      text += " ";
+      ++column;
+    }
+    text.append(word.data(), word.size());
+    column += word.size();
+  }
+  return text;
 }
 
 std::string TraceLine(const ReplayReport& report) {
@@ -151,17 +198,20 @@ absl::StatusOr<std::string> ToTable(const std::vector<ReplayReport>& reports, co
   std::string out;
   for (const Summary& summary : *summaries) {
     if (!out.empty()) out += "\n";
-    out += summary.report ? TraceLine(reports[*summary.report]) : absl::StrCat(summary.title, ", pooled");
+    out += Wrapped(summary.report ? TraceLine(reports[*summary.report]) : absl::StrCat(summary.title, ", pooled"), terminal.width);
     out += "\n\n";
     std::vector<std::string> left_out;
     out += MakeTable(summary).Plain(terminal.width, terminal.colour, &left_out);
     if (!left_out.empty()) {
-      absl::StrAppend(&out, "(too narrow for: ", absl::StrJoin(left_out, ", "), ")\n");
+      absl::StrAppend(&out, Wrapped(absl::StrCat("(too narrow for: ", absl::StrJoin(left_out, ", "), ")"), terminal.width), "\n");
     }
-    if (summary.truth) absl::StrAppend(&out, "\n", TruthSentence(summary), "\n");
+    if (summary.truth) absl::StrAppend(&out, "\n", Wrapped(TruthSentence(summary), terminal.width), "\n");
     if (!summary.report) continue;
     if (const TextTable where = MakeHeapMapTable(reports[*summary.report]); !where.empty()) {
       absl::StrAppend(&out, "\n", where.Plain(terminal.width, terminal.colour));
+    }
+    if (const TextTable who = MakeCallSiteTable(reports[*summary.report]); !who.empty()) {
+      absl::StrAppend(&out, "\n", who.Plain(terminal.width, terminal.colour));
     }
   }
   return out;
@@ -180,6 +230,9 @@ absl::StatusOr<std::string> ToMarkdown(const std::vector<ReplayReport>& reports,
     if (!summary.report) continue;
     if (const TextTable where = MakeHeapMapTable(reports[*summary.report]); !where.empty()) {
       absl::StrAppend(&out, "\n", where.Markdown());
+    }
+    if (const TextTable who = MakeCallSiteTable(reports[*summary.report]); !who.empty()) {
+      absl::StrAppend(&out, "\n", who.Markdown());
     }
   }
   const std::vector<std::string> remarks = Remarks(reports);

@@ -205,7 +205,7 @@ void Replayer::WriteHeapMap() {
     const std::uint64_t bytes = SizeIn(static_cast<std::uint32_t>(slot));
     std::uint64_t usable = functions_.malloc_usable_size == nullptr ? bytes : functions_.malloc_usable_size(reinterpret_cast<void*>(address));
     if (usable < bytes) usable = bytes;
-    blocks_[count++] = {address, bytes, usable};
+    blocks_[count++] = {address, bytes, usable, slot};
   }
   shared_->findings.map_blocks = count;
   shared_->findings.map_heap_bytes = MeasureHeap();

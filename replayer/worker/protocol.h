@@ -47,6 +47,7 @@ struct LiveBlock {
   std::uint64_t address;
   std::uint64_t requested_bytes;
   std::uint64_t usable_bytes;  // as the allocator says; the requested ones where it cannot be asked
+  std::uint64_t slot;
 };
 
 // One bit for each page of the address space, set once a block has lain in it. In the worker alone.

@@ -1,6 +1,6 @@
 # Every format from one replay; figures that depend on the machine are masked.
 make_trace guard.tape 120
-mask() { sed -E '/^- /d; s#[^ ]+( [KMG]?i?B)?/day#GROWTH#g; s/Linux [^)]*/Linux N/; s/[0-9]+(\.[0-9]+)*( [kMG])?/N/g; s/[+-]N/N/g; s/ +/ /g; s/N m?s/N s/g; s/(KiB|MiB|GiB|TiB|B)/bytes/g'; }
+mask() { sed -E '/^- /d; s#[^ ]+( [KMG]?i?B)? in [0-9]+ s#GROWTH#g; s#(  |\| )0 #\1GROWTH #g; s/Linux [^)]*/Linux N/; s/[0-9]+(\.[0-9]+)*( [kMG])?/N/g; s/[+-]N/N/g; s/ +/ /g; s/N m?s/N s/g; s/(KiB|MiB|GiB|TiB|B)/bytes/g'; }
 heaptape replay guard.tape -a glibc -o results.json 2>/dev/null | mask
 heaptape replay guard.tape -a glibc -f markdown 2>/dev/null | mask
 heaptape replay guard.tape -a glibc -f csv 2>/dev/null | head -3 | mask

@@ -3,10 +3,12 @@
 #ifndef HEAPTAPE_TESTS_RECORDER_RECORDED_PROGRAM_H_
 #define HEAPTAPE_TESTS_RECORDER_RECORDED_PROGRAM_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "recorder/launch.h"
@@ -30,6 +32,16 @@ class TemporaryFolder {
  private:
   std::string path_;
 };
+
+// Waits for what another process is about to do. False after a minute.
+template <typename Condition>
+bool Eventually(Condition condition) {
+  for (int i = 0; i < 6000; ++i) {
+    if (condition()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
 
 struct ReadTrace {
   TraceInfo info;

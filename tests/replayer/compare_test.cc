@@ -31,7 +31,7 @@ std::vector<ReplayReport> OneRun(std::uint64_t steady_bytes, double growth = 0) 
   ReplayReport report = SampleReport("guard.tape", 1);
   report.runs.resize(1);
   report.runs[0].peak_rss_bytes = report.runs[0].steady_rss_bytes = steady_bytes;
-  report.runs[0].growth_bytes_per_day = growth;
+  report.runs[0].growth_bytes_per_day = report.runs[0].growth_low_bytes_per_day = report.runs[0].growth_high_bytes_per_day = growth;
   return {report};
 }
 
@@ -79,6 +79,23 @@ TEST(CompareTest, ExactlyTheBoundIsAllowed) {
 TEST(CompareTest, GrowthIsBoundedInBytesPerDay) {
   const auto comparison = Compare(OneRun(100 << 20, -3e6), OneRun(100 << 20, 9e6), Bounds({"growth=+10MB/day"}));
   EXPECT_THAT(comparison->broken, ElementsAre(HasSubstr("growth is up by 11.4 MiB/day, from -2.86 MiB/day to +8.58 MiB/day")));
+}
+
+TEST(CompareTest, GrowthOfAShortRecordingIsToldAsItWasSeen) {
+  auto base = OneRun(100 << 20, 0), now = OneRun(100 << 20, 86400e6);  // 1 MB a second
+  base[0].runs[0].steady_window_ns = now[0].runs[0].steady_window_ns = 60'000'000'000;
+  const auto comparison = Compare(base, now, Bounds({"growth=+10MB/day"}));
+  EXPECT_THAT(comparison->broken, ElementsAre("glibc 2.36: growth is up by 57.2 MiB in 60 s, from 0 to +57.2 MiB in 60 s; "
+                                              "allowed is +10MB/day, which is +80.5 GiB/day here"));
+}
+
+TEST(CompareTest, AGrowthThatTheSlopesDoNotTellApartIsNoise) {
+  auto base = OneRun(100 << 20, 2e6), now = OneRun(100 << 20, 20e6);
+  now[0].runs[0].growth_low_bytes_per_day = -10e6;
+  now[0].runs[0].growth_high_bytes_per_day = 50e6;
+  EXPECT_THAT(Compare(base, now, Bounds({"growth=+10MB/day"}))->broken, IsEmpty());
+  now[0].runs[0].growth_low_bytes_per_day = 15e6;
+  EXPECT_THAT(Compare(base, now, Bounds({"growth=+10MB/day"}))->broken, testing::SizeIs(1)) << "half of the interval is 17.5 MB";
 }
 
 TEST(CompareTest, AnIncreaseWithinTheBandOverSeedsIsNoise) {

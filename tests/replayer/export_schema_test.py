@@ -20,7 +20,7 @@ def main():
     if errors:
         sys.exit("\n".join(errors))
     for path, value in [(("runs", 0, "verdict"), "fine"), (("runs", 0, "peak_rss_bytes"), -1),
-                        (("traces", 0, "complete"), None), (("schema_version",), 2)]:
+                        (("traces", 0, "complete"), None), (("schema_version",), 1)]:
         damaged = copy.deepcopy(results)
         place = damaged
         for key in path[:-1]:

@@ -1,10 +1,15 @@
 // What each exporter says of the same results, and that JSON comes back as it went.
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -136,6 +141,89 @@ TEST(SummaryTest, GroundTruthStandsBesideTheReplayUnderTheSameAllocator) {
   EXPECT_THAT(sentence, HasSubstr("steady 20"));
 }
 
+TEST(GrowthTextTest, SaysOfDaysOnlyWhatTheWindowAllows) {
+  constexpr double kDay = 86400e9;
+  SummaryRow row;
+  row.growth_by_day = true;
+  row.growth_bytes_per_day = {1e9, 1e9, 1e9};
+  row.growth_low_bytes_per_day = 0.9e9;
+  row.growth_high_bytes_per_day = 1.1e9;
+  EXPECT_EQ(GrowthText(row), "+953.7 MiB/day");
+  row.growth_bytes_per_day.high = 2e9;
+  EXPECT_EQ(GrowthText(row), "+953.7 MiB/day (+953.7 MiB/day .. +1.86 GiB/day)");
+  row.growth_low_bytes_per_day = -2e9;
+  EXPECT_EQ(GrowthText(row), "±1.86 GiB/day") << "no growth is as likely";
+  row.growth_low_bytes_per_day = row.growth_high_bytes_per_day = 0;
+  EXPECT_EQ(GrowthText(row), "0/day");
+
+  row.growth_by_day = false;
+  row.steady_window_ns = {76e9, 76e9, 76e9};
+  const double per_day = 8.2 * 0x1p20 * kDay / 76e9;
+  row.growth_bytes_per_day = {per_day, per_day, per_day};
+  row.growth_low_bytes_per_day = row.growth_high_bytes_per_day = per_day;
+  EXPECT_EQ(GrowthText(row), "+8.20 MiB in 76 s");
+  row.growth_low_bytes_per_day = -per_day / 2;
+  EXPECT_EQ(GrowthText(row), "±8.20 MiB in 76 s");
+  row.growth_low_bytes_per_day = row.growth_high_bytes_per_day = 0;
+  EXPECT_EQ(GrowthText(row), "0");
+}
+
+// The sample's trace cut to its first minutes.
+std::vector<ReplayReport> ShortTrace() {
+  auto reports = OneTrace();
+  for (RunResult& run : reports[0].runs) {
+    run.series.resize(std::min<std::size_t>(run.series.size(), 300));
+    Judge(run);
+  }
+  return reports;
+}
+
+TEST(RemarksTest, AShortSteadyStateIsToldWithWhatToDo) {
+  const auto advice = HasSubstr("whether it goes on for days cannot be said; record for 20 minutes or longer");
+  EXPECT_THAT(Remarks(OneTrace()), Not(testing::Contains(advice)));
+  EXPECT_THAT(Remarks(ShortTrace()), testing::Contains(advice));
+  const auto summaries = Summarize(ShortTrace(), {});
+  for (const SummaryRow& row : summaries->front().rows) {
+    EXPECT_NE(row.verdict, Verdict::kBloating) << row.label;
+    EXPECT_NE(row.verdict, Verdict::kGrowing) << row.label;
+    EXPECT_THAT(GrowthText(row), Not(HasSubstr("/day"))) << row.label;
+  }
+}
+
+TEST(RemarksTest, AReplayFarFromTheRecordedProcessIsNotToBeTrustedBlindly) {
+  auto reports = OneTrace();
+  for (TruthSample& sample : reports[0].truth) sample.heap_rss_bytes /= 2;
+  EXPECT_THAT(Remarks(reports), testing::Contains(HasSubstr("guard.tape: the replay under glibc 2.36 lies +10")));
+}
+
+TEST(SummaryTest, TheAllocatorRecordedUnderIsThatVersionWhereItIsThere) {
+  auto reports = OneTrace();
+  const auto marked = [&] {
+    std::vector<std::string> labels;
+    const auto summaries = Summarize(reports, {.sort = SortKey::kName});
+    for (const SummaryRow& row : summaries->front().rows) {
+      if (row.recorded_under) labels.push_back(row.label);
+    }
+    return labels;
+  };
+  RunResult newer = reports[0].runs[0];
+  newer.version = "2.41";
+  reports[0].runs.push_back(newer);
+  EXPECT_THAT(marked(), testing::ElementsAre("glibc 2.36"));
+  reports[0].trace.recorded_under = "glibc 2.31";
+  EXPECT_THAT(marked(), testing::ElementsAre("glibc 2.36", "glibc 2.41"));
+}
+
+TEST(TableTest, SaysWhoHoldsPartlyUsedPages) {
+  for (const auto& text : {*ToTable(OneTrace(), {}, {}), *ToMarkdown(OneTrace(), {})}) {
+    EXPECT_THAT(text, HasSubstr("who holds partly used pages"));
+    EXPECT_THAT(text, HasSubstr("glibc 2.36:"));
+    EXPECT_THAT(text, HasSubstr("  buf_add+0x2f (tor)"));
+    EXPECT_THAT(text, HasSubstr("main+0x10 (tor)")) << "who called it";
+    EXPECT_THAT(text, HasSubstr("146.5 KiB"));
+  }
+}
+
 TEST(TableTest, ShowsEveryColumnWhereThereIsRoom) {
   const auto table = ToTable(OneTrace(), {}, {});
   ASSERT_TRUE(table.ok());
@@ -153,10 +241,10 @@ TEST(TableTest, FitsTheTerminalAndSaysWhatItLeftOut) {
   for (const std::size_t width : {200u, 120u, 80u, 60u}) {
     const auto table = ToTable(OneTrace(), {}, {.width = width});
     const std::vector<std::string> lines = Lines(*table);
-    // The table itself; the sentences around it wrap as the terminal likes.
-    for (std::size_t i = 2; i < 7; ++i) EXPECT_LE(lines[i].size(), width) << lines[i];
-    EXPECT_THAT(lines[2], HasSubstr("steady"));
-    EXPECT_THAT(lines[2], HasSubstr("allocator"));
+    for (const std::string& line : lines) EXPECT_LE(line.size(), width + 2) << line;  // "±" is two bytes
+    const auto head = std::find_if(lines.begin(), lines.end(), [](const std::string& line) { return line.rfind("allocator", 0) == 0; });
+    ASSERT_NE(head, lines.end());
+    EXPECT_THAT(*head, HasSubstr("steady"));
     if (width < 120) {
       EXPECT_THAT(*table, HasSubstr("(too narrow for: "));
     }
@@ -214,13 +302,20 @@ TEST(PrometheusTest, EveryRunIsASampleWithEscapedLabels) {
   };
   EXPECT_EQ(count("heaptape_peak_rss_bytes{"), 9u) << "a run that failed has no peak";
   EXPECT_EQ(count("heaptape_failed{"), 10u);
+  EXPECT_EQ(count("heaptape_growth_bytes_per_day{"), 9u);
+}
+
+TEST(PrometheusTest, ARateByTheDayIsNotMadeOfMinutes) {
+  const std::string text = ToPrometheus(ShortTrace());
+  EXPECT_THAT(text, Not(HasSubstr("heaptape_growth_bytes_per_day{")));
+  EXPECT_THAT(text, HasSubstr("heaptape_steady_window_seconds{"));
 }
 
 TEST(JsonTest, HasTheKeysThatScriptsRelyOn) {
   const auto text = ToJson(OneTrace(), {});
   ASSERT_TRUE(text.ok());
   const nlohmann::json json = nlohmann::json::parse(*text);
-  EXPECT_EQ(json["schema_version"], 1);
+  EXPECT_EQ(json["schema_version"], 2);
   ASSERT_EQ(json["runs"].size(), 10u);
   for (const nlohmann::json& run : json["runs"]) {
     for (const char* key : {"allocator", "version", "seed", "peak_rss_bytes", "steady_rss_bytes", "end_rss_bytes",
@@ -233,12 +328,45 @@ TEST(JsonTest, HasTheKeysThatScriptsRelyOn) {
   EXPECT_EQ(json["summaries"][0]["rows"][0]["label"], "mimalloc 2.0.9");
 }
 
+std::string NumbersDocument() {
+  std::ifstream file(HEAPTAPE_NUMBERS);
+  EXPECT_TRUE(file) << HEAPTAPE_NUMBERS;
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+void CollectKeys(const nlohmann::json& json, std::set<std::string>& keys) {
+  for (const auto& [key, value] : json.items()) {
+    if (json.is_object() && key != "purge_delay") keys.insert(key);  // a tunable's own name
+    if (value.is_structured()) CollectKeys(value, keys);
+  }
+}
+
+TEST(NumbersTest, EveryKeyAndColumnIsDefined) {
+  const std::string document = NumbersDocument();
+  std::set<std::string> names;
+  CollectKeys(nlohmann::json::parse(*ToJson(Fleet(), {})), names);
+  const std::vector<std::string> csv = absl::StrSplit(Lines(ToCsv(OneTrace()))[0], ',');
+  names.insert(csv.begin(), csv.end());
+  for (const std::string& line : Lines(ToPrometheus(OneTrace()))) {
+    if (absl::StartsWith(line, "# TYPE ")) names.insert(std::vector<std::string>(absl::StrSplit(line, ' '))[2]);
+  }
+  for (const std::string& line : Lines(*ToMarkdown(OneTrace(), {}))) {
+    if (!absl::StartsWith(line, "| allocator") && !absl::StartsWith(line, "| where") && !absl::StartsWith(line, "| who")) continue;
+    for (const std::string& title : std::vector<std::string>(absl::StrSplit(line, " | "))) {
+      names.insert(absl::StartsWith(title, "to mimalloc") ? "to BASELINE" : std::string(absl::StripSuffix(absl::StripPrefix(title, "| "), " |")));
+    }
+  }
+  EXPECT_GT(names.size(), 100u);
+  for (const std::string& name : names) EXPECT_THAT(document, HasSubstr("`" + name + "`"));
+}
+
 TEST(JsonTest, ComesBackAsItWent) {
   const auto text = ToJson(Fleet(), {});
   const auto parsed = ParseJson(*text, "results.json");
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   ASSERT_EQ(parsed->size(), 2u);
   EXPECT_EQ((*parsed)[1].runs[3].series, Fleet()[1].runs[3].series);
+  EXPECT_EQ((*parsed)[1].runs[3].heap_maps, Fleet()[1].runs[3].heap_maps);
   EXPECT_EQ(*ToJson(*parsed, {}), *text);
 }
 

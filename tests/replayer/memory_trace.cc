@@ -28,8 +28,8 @@ class MemoryTraceReader : public TraceReader {
   absl::Status SeekTime(std::uint64_t) override { return absl::UnimplementedError("a memory trace has no checkpoints"); }
   absl::StatusOr<std::vector<ResidentSample>> ReadResident() override { return std::vector<ResidentSample>(); }
   absl::StatusOr<std::vector<TouchRecord>> ReadTouched() override { return trace_.touched_; }
-  absl::StatusOr<std::vector<StackSample>> ReadStacks() override { return std::vector<StackSample>(); }
-  absl::StatusOr<std::vector<Module>> ReadModules() override { return std::vector<Module>(); }
+  absl::StatusOr<std::vector<StackSample>> ReadStacks() override { return trace_.stacks; }
+  absl::StatusOr<std::vector<Module>> ReadModules() override { return trace_.modules; }
   const std::vector<std::string>& damage() const override { return damage_; }
 
  private:

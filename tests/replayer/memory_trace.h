@@ -34,6 +34,8 @@ class MemoryTrace {
   void Damage(const std::string& sentence);
 
   TraceInfo info;
+  std::vector<Module> modules;
+  std::vector<StackSample> stacks;
   // A reader of what was written until now, in blocks of `block_events`; must not outlive the trace.
   std::unique_ptr<TraceReader> Read(std::size_t block_events = 64 << 10) const;
 

@@ -51,6 +51,7 @@ class Page(html.parser.HTMLParser):
         self.chart = None
         self.options = 0
         self.maps = []
+        self.sites = []
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
@@ -63,6 +64,8 @@ class Page(html.parser.HTMLParser):
             self.charts[self.chart] = {"sums": json.loads(attributes["data-sums"]), "paths": 0}
         elif tag == "path" and self.chart:
             self.charts[self.chart]["paths"] += 1
+        elif "data-site" in attributes:
+            self.sites.append((attributes["data-site-row"], int(attributes["data-site"]), attributes["data-site-key"], attributes["data-value"]))
         elif "data-part" in attributes:
             self.maps.append((attributes["data-map-row"], attributes["data-moment"], attributes["data-part"], attributes["data-value"]))
         elif "data-key" in attributes:
@@ -137,13 +140,21 @@ def check_maps(page, results):
     moments = {}
     for label, moment, part, value in page.maps:
         moments.setdefault((label, moment), {})[part] = int(value)
-    assert len(moments) == 6, sorted(moments)
+    assert len(moments) == 9, sorted(moments)
+
+    def steady(run):
+        window = [each for each in run["heap_maps"] if each["time_ns"] >= run["steady_start_ns"]]
+        return min(window, key=lambda each: abs(each["heap_rss_bytes"] - run["steady_rss_bytes"]))
     for (label, moment), parts in moments.items():
         run = next(run for run in results["runs"] if label.startswith(f"{run['allocator']} {run['version']}"))
         maps = run["heap_maps"]
-        wanted = maps[-1] if moment == "end" else max(maps, key=lambda each: each["heap_rss_bytes"])
+        wanted = {"end": maps[-1], "steady": steady(run), "peak": max(maps, key=lambda each: each["heap_rss_bytes"])}[moment]
         assert parts == {key: wanted[key] for key in parts}, (label, moment)
         assert sum(value for part, value in parts.items() if part != "heap_rss_bytes") == parts["heap_rss_bytes"]
+    assert len(page.sites) == 3 * 2 * 3, page.sites
+    for label, place, key, value in page.sites:
+        run = next(run for run in results["runs"] if label.startswith(f"{run['allocator']} {run['version']}"))
+        assert int(value) == steady(run)["call_sites"][place][key], (label, place, key)
     first = next(run for run in results["runs"] if run["allocator"] == "mimalloc")
     assert close(page.charts["where-0"]["sums"]["live, requested"], sum(each["live_bytes"] for each in first["heap_maps"]))
 

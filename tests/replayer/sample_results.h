@@ -58,6 +58,8 @@ inline RunResult SampleRun(const std::string& allocator, const std::string& vers
     map.partly_free_bytes = sample.heap_rss_bytes - map.live_bytes - map.internal_bytes - map.wholly_free_bytes - 1024;
     map.occupancy_pages = {900, 500, 300, 200, 150, 100, 100, 200, 400, 3000 + seed};
     map.classes = {{64, 10'000, 600'000, 200'000}, {256, 1'000, 250'000, 100'000}};
+    map.call_sites = {{"buf_add+0x2f (tor)", "tor", "00ff", 4711, 12, 400'000, 150'000, {"tor_malloc_+0x1b (tor)", "buf_add+0x2f (tor)", "main+0x10 (tor)"}},
+                      {"libevent-2.1.so.7+0x1f2e", "libevent-2.1.so.7", "", 7982, 3, 90'000, 20'000, {"libevent-2.1.so.7+0x1f2e"}}};
     run.heap_maps.push_back(map);
   }
   run.series_digest = "00112233445566" + std::to_string(10 + seed);

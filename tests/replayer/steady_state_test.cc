@@ -126,6 +126,35 @@ TEST(SteadyStateTest, LeakIsBloatingWithItsRate) {
   EXPECT_NEAR(state.growth_bytes_per_day, per_minute * 1440, 0.03 * per_minute * 1440);
 }
 
+TEST(SteadyStateTest, ARiseSeenForAShortTimeIsNoGrowthYet) {
+  // The same leak in a recording of a minute and a half, and in the longest that is too short.
+  const double per_minute = 5.7e6;
+  for (const double minutes : {1.5, 9.5}) {
+    const auto leak = [&](double t) { return 30e6 + per_minute * minutes * t; };
+    const SteadyState state = JudgeSteadyState(Series(minutes * 60e9, leak, 0.1e6));
+    EXPECT_EQ(state.verdict, Verdict::kSettling) << minutes;
+    EXPECT_FALSE(SaysGrowthByDay(state.window_ns));
+    EXPECT_NEAR(state.growth_bytes_per_day, per_minute * 1440, 0.05 * per_minute * 1440) << "the slope is told all the same";
+  }
+}
+
+TEST(SteadyStateTest, AShortRecordingThatIsFlatIsStable) {
+  const auto flat = [](double t) { return 153e6 + 0.7e6 * t; };  // half a percent
+  const SteadyState state = JudgeSteadyState(Series(90e9, flat, 0.1e6));
+  EXPECT_EQ(state.verdict, Verdict::kStable);
+  EXPECT_FALSE(SaysGrowthByDay(state.window_ns));
+}
+
+TEST(SteadyStateTest, AWindowOfTenMinutesSpeaksOfDays) {
+  EXPECT_FALSE(SaysGrowthByDay(599'999'999'999));
+  EXPECT_TRUE(SaysGrowthByDay(600'000'000'000));
+  // Whatever is cut off as warm-up, of twice as long a recording so much is left.
+  const auto leak = [](double t) { return 50e6 + 100e6 * t; };
+  const SteadyState state = JudgeSteadyState(Series(2.0 * kDayRateWindowNs, leak, 1e6));
+  EXPECT_TRUE(SaysGrowthByDay(state.window_ns)) << state.window_ns;
+  EXPECT_EQ(state.verdict, Verdict::kBloating);
+}
+
 TEST(SteadyStateTest, SlowGrowthOfManyDaysIsGrowingNotBloating) {
   const auto slow = [](double t) { return 4e9 * (1 + 0.6 * t); };  // 60 % in 40 days: 1 % a day
   EXPECT_EQ(JudgeSteadyState(Series(40 * kDayNs, slow, 10e6)).verdict, Verdict::kGrowing);
@@ -194,6 +223,7 @@ TEST(JudgeTest, FillsTheRunFromItsSeries) {
   EXPECT_EQ(run.verdict, Verdict::kStable);
   EXPECT_EQ(run.steady_rss_bytes, 30u << 20);
   EXPECT_EQ(run.steady_live_bytes, 20u << 20);
+  EXPECT_EQ(run.steady_start_ns + run.steady_window_ns, 60'000'000'000u);
   EXPECT_EQ(run.growth_bytes_per_day, 0);
   run.error = "signal 11 at event 17";
   Judge(run);

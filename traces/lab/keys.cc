@@ -233,24 +233,6 @@ std::string Ed25519Key::CurvePublicKey() const {
   return result;
 }
 
-absl::StatusOr<std::string> CacheDirectory() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  const char* home = std::getenv("HOME");
-  std::filesystem::path path;
-  if (cache && *cache == '/') {
-    path = cache;
-  } else if (home && *home == '/') {
-    path = std::filesystem::path(home) / ".cache";
-  } else {
-    return absl::FailedPreconditionError("neither XDG_CACHE_HOME nor HOME is set: no place to keep relay keys");
-  }
-  path /= "heaptape/lab";
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) return absl::FailedPreconditionError(absl::StrCat(path.string(), ": cannot create: ", error.message()));
-  return path.string();
-}
-
 absl::StatusOr<std::vector<RelayPrimes>> LoadRelayPrimes(
     const std::string& path, std::size_t count, int threads,
     const std::function<void(std::size_t, std::size_t)>& progress) {

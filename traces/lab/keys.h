@@ -83,9 +83,6 @@ struct RelayPrimes {
 absl::StatusOr<std::vector<RelayPrimes>> LoadRelayPrimes(const std::string& path, std::size_t count, int threads,
                                                          const std::function<void(std::size_t, std::size_t)>& progress);
 
-// $XDG_CACHE_HOME/heaptape/lab or ~/.cache/heaptape/lab, created.
-absl::StatusOr<std::string> CacheDirectory();
-
 }  // namespace heaptape::lab
 
 #endif  // HEAPTAPE_TRACES_LAB_KEYS_H_

@@ -294,6 +294,7 @@ class Supervisor {
     publishing.tor_version = *version;
     publishing.bandwidth_path = NodesDirectory(options.directory) + "/bandwidths";
     publishing.real_bandwidths = bandwidths_;
+    publishing.cache_folder = options.cache_folder;
     publishing.churn = options.churn;
     const absl::Status prepared = InBackground([&] {
       absl::StatusOr<Publisher> publisher = Publisher::Make(publishing, [&](std::size_t done, std::size_t total) {

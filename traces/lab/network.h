@@ -24,6 +24,7 @@ namespace heaptape::lab {
 
 struct NetworkOptions {
   std::string directory;             // state and the nodes' data; made absolute
+  std::string cache_folder;          // where the synthetic relays' keys are kept from one network to the next
   int relay_count = 300;             // synthetic ones in the consensus
   int voting_interval_seconds = 20;  // divides a day; at least 10
   double churn = 1;                  // times that of the public network; 0: none

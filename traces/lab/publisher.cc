@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdio>
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <set>
 #include <thread>
@@ -25,10 +26,11 @@ absl::StatusOr<Publisher> Publisher::Make(const PublisherOptions& options,
   Publisher publisher(options);
   const std::size_t pool = options.relay_count + options.relay_count / 20;
   if (pool == 0) return publisher;
-  const absl::StatusOr<std::string> cache = CacheDirectory();
-  if (!cache.ok()) return cache.status();
+  std::error_code error;
+  std::filesystem::create_directories(options.cache_folder, error);
+  if (error) return absl::FailedPreconditionError(absl::StrCat(options.cache_folder, ": cannot create: ", error.message()));
   const absl::StatusOr<std::vector<RelayPrimes>> primes =
-      LoadRelayPrimes(absl::StrCat(*cache, "/relay-keys"), pool, options.threads, progress);
+      LoadRelayPrimes(absl::StrCat(options.cache_folder, "/relay-keys"), pool, options.threads, progress);
   if (!primes.ok()) return primes.status();
   for (std::size_t i = 0; i < pool; ++i) {
     absl::StatusOr<SyntheticRelay> relay = SyntheticRelay::Make(i, (*primes)[i]);

@@ -34,6 +34,7 @@ struct PublisherOptions {
   std::string bandwidth_path;            // V3BandwidthsFile of all authorities
   // Fingerprint and bandwidth of the real relays.
   std::vector<std::pair<std::string, std::uint32_t>> real_bandwidths;
+  std::string cache_folder;              // made where it is not there; keys are kept in it
   double churn = 1;                      // 0: nothing changes but what authorities change
   int threads = 2;
 };

@@ -120,12 +120,29 @@ export function points(series, key) {
 
 function liveArea(look, run) {
   return line("live bytes", look.muted, points(run.series, "live_bytes"), {
-    lineStyle: { width: 1, color: look.muted }, areaStyle: { color: look.muted, opacity: 0.18 }, z: 1,
+    lineStyle: { width: 1, color: look.muted, opacity: 0.45 }, areaStyle: { color: look.muted, opacity: 0.18 }, z: 1,
   });
 }
 
+const kLegendLine = 22;
+
+// Lines that a legend of these names takes in a chart of some width, by the width of an average letter.
+function legendLines(names, width) {
+  let lines = 1;
+  let used = 0;
+  for (const name of names) {
+    const item = 42 + 7 * name.length;
+    if (used > 0 && used + item > width) {
+      ++lines;
+      used = 0;
+    }
+    used += item;
+  }
+  return lines;
+}
+
 // RSS over the recording's time: one line per row (its first seed), live bytes, the recorded process.
-export function overTime(look, rows, truth) {
+export function overTime(look, rows, truth, width) {
   const series = [];
   const first = rows.find((row) => row.runs.length > 0);
   if (first) series.push(liveArea(look, first.runs[0]));
@@ -142,8 +159,8 @@ export function overTime(look, rows, truth) {
     truth ? truth.heap_rss_bytes : []);
   return {
     ...base(look),
-    legend: { type: "scroll", top: 0, icon: "roundRect", itemWidth: 16, itemHeight: 4, itemGap: 18, textStyle: { color: look.text }, pageTextStyle: { color: look.muted }, pageIconColor: look.muted },
-    grid: { left: 12, right: 20, top: 40, bottom: 64, containLabel: true },
+    legend: { top: 4, left: 8, icon: "roundRect", itemWidth: 16, itemHeight: 4, itemGap: 18, textStyle: { color: look.text } },
+    grid: { left: 12, right: 20, top: 18 + kLegendLine * legendLines(series.map((each) => each.name), width), bottom: 64, containLabel: true },
     dataZoom: [{ type: "inside", filterMode: "none" }, { type: "slider", height: 24, bottom: 12, filterMode: "none", labelFormatter: (value) => axisTime(value), textStyle: { color: look.muted } }],
     xAxis: timeAxis(look, lengthOf(rows, truth), innerWidth < 600 ? 4 : 8),
     yAxis: bytesAxis(look, highest),

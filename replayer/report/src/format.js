@@ -22,15 +22,6 @@ export function growth(value) {
   return `${value > 0 ? "+" : ""}${bytes(value)}/day`;
 }
 
-// "±230 MiB/day" where the interval holds no growth at all.
-export function growthOf(row) {
-  const low = row.growth_low_bytes_per_day;
-  const high = row.growth_high_bytes_per_day;
-  if (low > 0 || high < 0) return growth(row.growth_bytes_per_day.median);
-  if (low === 0 && high === 0) return growth(0);
-  return `±${bytes(Math.max(-low, high))}/day`;
-}
-
 export function share(value) {
   const percent = value * 100;
   if (Math.abs(percent) < 0.05) return "0.0 %";

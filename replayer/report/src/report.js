@@ -53,9 +53,16 @@ function cell(row, key, value, text, more = {}) {
   return element("td", { "data-row": row.label, "data-key": key, "data-value": value === null ? "" : String(value), ...more }, text);
 }
 
+function growthTitle(row) {
+  const window_days = row.growth_by_day ? 1 : row.steady_window_ns.median / 86400e9;
+  const text = (value) => (row.growth_by_day ? format.growth(value) : format.bytes(value * window_days));
+  return `95 % interval: ${text(row.growth_low_bytes_per_day)} to ${text(row.growth_high_bytes_per_day)}, ` +
+    `seen over ${format.duration(row.steady_window_ns.median)}`;
+}
+
 function verdictTable(summary, rows) {
-  const head = ["allocator", "verdict", "steady", "peak", "end", "growth", "live", "overhead", "faults", "system calls", "time",
-    summary.baseline ? `to ${summary.baseline}` : "ratio"];
+  const head = ["allocator", "verdict", "steady", summary.baseline ? `to ${summary.baseline}` : "ratio", "peak", "end", "growth", "live",
+    "overhead", "faults", "system calls", "time"];
   const table = element("table", {}, element("thead", {}, element("tr", {}, ...head.map((name) => element("th", {}, name)))));
   const body = table.appendChild(element("tbody"));
   for (const row of rows) {
@@ -70,18 +77,17 @@ function verdictTable(summary, rows) {
       line.append(element("td", { colspan: String(head.length - 2), class: "error" }, row.error || "failed"));
       continue;
     }
-    const interval = `${format.growth(row.growth_low_bytes_per_day)} to ${format.growth(row.growth_high_bytes_per_day)}`;
     line.append(
       cell(row, "steady_rss_bytes", row.steady_rss_bytes.median, bandText(row.steady_rss_bytes, format.bytes), { class: "strong" }),
+      cell(row, "ratio", row.ratio, row.ratio === null ? "-" : `${row.ratio.toFixed(2)}x`),
       cell(row, "peak_rss_bytes", row.peak_rss_bytes.median, bandText(row.peak_rss_bytes, format.bytes)),
       cell(row, "end_rss_bytes", row.end_rss_bytes.median, format.bytes(row.end_rss_bytes.median)),
-      cell(row, "growth_bytes_per_day", row.growth_bytes_per_day.median, format.growthOf(row), { title: `95 % interval: ${interval}` }),
+      cell(row, "growth_bytes_per_day", row.growth_bytes_per_day.median, row.growth, { title: growthTitle(row) }),
       cell(row, "steady_live_bytes", row.steady_live_bytes.median, format.bytes(row.steady_live_bytes.median)),
       cell(row, "overhead_share", row.overhead_share.median, format.share(row.overhead_share.median)),
       cell(row, "minor_faults", row.minor_faults.median, format.count(row.minor_faults.median)),
       cell(row, "system_calls", row.system_calls.median, format.count(row.system_calls.median)),
-      cell(row, "wall_ns", row.wall_ns.median, format.duration(row.wall_ns.median)),
-      cell(row, "ratio", row.ratio, row.ratio === null ? "-" : `${row.ratio.toFixed(2)}x`));
+      cell(row, "wall_ns", row.wall_ns.median, format.duration(row.wall_ns.median)));
   }
   return element("div", { class: "scroll" }, table);
 }
@@ -147,14 +153,19 @@ function show(summary) {
   main.append(element("section", {}, element("h2", {}, "Verdict"), verdictTable(summary, rows),
     summary.truth ? element("p", { class: "truth" }, summary.truth.sentence) : null));
 
+  if (results.remarks.length > 0) {
+    main.append(element("section", {}, element("h2", {}, "To keep in mind"),
+      element("ul", { class: "remarks" }, ...results.remarks.map((remark) => element("li", {}, remark)))));
+  }
+
   if (trace !== null) {
     figure(main, "over-time", "Resident memory over the recording's time",
       "Drag or pinch to zoom. The dotted line is the recorded process itself; the grey area is what the program had asked for.",
-      () => charts.overTime(look(), rows, trace.truth), 420);
+      () => charts.overTime(look(), rows, trace.truth, main.clientWidth - 40), 440);
   }
   const pair = main.appendChild(element("div", { class: "pair" }));
-  figure(pair, "peak-steady", "Steady state and peak", "", () => charts.peakAndSteady(look(), rows), barHeight(rows, 64));
-  figure(pair, "overhead", "Overhead over live bytes", "", () => charts.overhead(look(), rows), barHeight(rows, 44));
+  figure(pair, "peak-steady", "Steady state and peak", "", () => charts.peakAndSteady(look(), rows), barHeight(rows, 56));
+  figure(pair, "overhead", "Overhead over live bytes", "", () => charts.overhead(look(), rows), barHeight(rows, 56));
   if (rows.some((row) => row.runs.length > 1)) {
     const pooled = trace === null;
     if (pooled) relateToBaseline(summary, rows);
@@ -181,6 +192,11 @@ function where(main, rows, look) {
   if (asked.length === 0) return;
   const runOf = (row) => row.runs.find((run) => run.heap_maps.length > 0);
   const peakOf = (run) => run.heap_maps.reduce((a, b) => (b.heap_rss_bytes > a.heap_rss_bytes ? b : a));
+  const steadyOf = (run) => {
+    const distance = (map) => Math.abs(map.heap_rss_bytes - run.steady_rss_bytes);
+    const window = run.heap_maps.filter((map) => map.time_ns >= run.steady_start_ns);
+    return window.reduce((a, b) => (a === null || distance(b) < distance(a) ? b : a), null) || run.heap_maps[run.heap_maps.length - 1];
+  };
   const highest = Math.max(...asked.map((row) => peakOf(runOf(row)).heap_rss_bytes));
   const section = (title, note) => {
     const grid = element("div", { class: "grid" });
@@ -201,25 +217,44 @@ function where(main, rows, look) {
   const body = table.appendChild(element("tbody"));
   for (const row of asked) {
     const run = runOf(row);
-    for (const [moment, map] of [["peak", peakOf(run)], ["end", run.heap_maps[run.heap_maps.length - 1]]]) {
+    for (const [moment, map] of [["peak", peakOf(run)], ["steady", steadyOf(run)], ["end", run.heap_maps[run.heap_maps.length - 1]]]) {
       const value = (key) => element("td", { "data-map-row": row.label, "data-moment": moment, "data-part": key, "data-value": String(map[key]) }, format.bytes(map[key]));
       body.append(element("tr", {}, element("th", { scope: "row" }, row.label), element("td", {}, moment), value("heap_rss_bytes"), ...charts.kParts.map(([key]) => value(key))));
     }
   }
-  main.append(element("section", {}, element("h2", {}, "At the peak and at the end"), element("div", { class: "scroll" }, table)));
+  main.append(element("section", {}, element("h2", {}, "At the peak, in the steady state and at the end"), element("div", { class: "scroll" }, table)));
 
-  const pages = section("How full the pages are at the peak", element("p", { class: "note" }, "Memory in pages that hold live objects, by the share of the page that objects use. Bars on the left are fragmentation."));
-  asked.forEach((row, i) => figure(pages, `occupancy-${i}`, row.label, "", () => charts.occupancy(look(), row, peakOf(runOf(row))), 170, "h3"));
+  const pages = section("How full the pages are in the steady state", element("p", { class: "note" }, "Memory in pages that hold live objects, by the share of the page that objects use. Bars on the left are fragmentation."));
+  asked.forEach((row, i) => figure(pages, `occupancy-${i}`, row.label, "", () => charts.occupancy(look(), row, steadyOf(runOf(row))), 170, "h3"));
 
   const classes = element("table", {}, element("thead", {}, element("tr", {}, ...["allocator", "usable size", "objects", "live", "free in their pages"].map((name) => element("th", {}, name)))));
   const classBody = classes.appendChild(element("tbody"));
   for (const row of asked) {
-    for (const its of peakOf(runOf(row)).classes.slice(0, 5)) {
+    for (const its of steadyOf(runOf(row)).classes.slice(0, 5)) {
       classBody.append(element("tr", {}, element("th", { scope: "row" }, row.label), element("td", {}, format.bytes(its.usable_bytes)), element("td", {}, format.count(its.objects)),
         element("td", {}, format.bytes(its.live_bytes)), element("td", { class: "strong" }, format.bytes(its.partly_free_bytes))));
     }
   }
-  main.append(element("section", {}, element("h2", {}, "Size classes that hold partly used pages at the peak"), element("div", { class: "scroll" }, classes)));
+  main.append(element("section", {}, element("h2", {}, "Size classes that hold partly used pages in the steady state"), element("div", { class: "scroll" }, classes)));
+  callSites(main, asked.map((row) => [row, steadyOf(runOf(row)).call_sites]).filter(([, sites]) => sites.length > 0));
+}
+
+// Which places in the program hold the partly used pages, where their stacks were recorded.
+function callSites(main, rows) {
+  if (rows.length === 0) return;
+  const table = element("table", { class: "sites" }, element("thead", {}, element("tr", {}, ...["allocator", "called from", "samples", "live", "free in their pages"].map((name) => element("th", {}, name)))));
+  const body = table.appendChild(element("tbody"));
+  for (const [row, sites] of rows) {
+    sites.slice(0, 8).forEach((site, i) => {
+      const stack = element("details", {}, element("summary", {}, site.name), element("ol", {}, ...site.stack.map((frame) => element("li", {}, frame))));
+      const value = (key, text, more = {}) => element("td", { "data-site-row": row.label, "data-site": String(i), "data-site-key": key, "data-value": String(site[key]), ...more }, text);
+      body.append(element("tr", {}, element("th", { scope: "row" }, row.label), element("td", {}, stack), value("samples", format.count(site.samples)),
+        value("live_bytes", format.bytes(site.live_bytes)), value("partly_free_bytes", format.bytes(site.partly_free_bytes), { class: "strong" })));
+    });
+  }
+  main.append(element("section", {}, element("h2", {}, "Who holds partly used pages in the steady state"),
+    element("p", { class: "note" }, "Places in the program that asked for the objects in them; unfold one for the calls that led there. Estimated from the stacks that were recorded: a place with few samples may be off by much."),
+    element("div", { class: "scroll" }, table)));
 }
 
 // Each run of a pool against the baseline's runs of the same trace.
@@ -252,7 +287,9 @@ function sentence(summary, rows) {
     paragraph.append(`, ${(saving * 100).toFixed(0)} % less than ${recorded.label}, under which it was recorded`);
   }
   const growing = good.filter((row) => row.verdict === "bloating" || row.verdict === "growing").map((row) => row.label);
-  paragraph.append(growing.length > 0 ? `. Still growing at the end: ${growing.join(", ")}.` : ". None is still growing at the end.");
+  const by_day = good.every((row) => row.growth_by_day);
+  if (growing.length > 0) paragraph.append(`. Still growing at the end: ${growing.join(", ")}.`);
+  else paragraph.append(by_day ? ". None is still growing at the end." : ". The recording is too short to say whether any grows by the day.");
   return paragraph;
 }
 
@@ -276,7 +313,6 @@ function provenance(summary) {
   add("machine", `${results.machine}, Linux ${results.kernel}`);
   add("heaptape", results.heaptape_version);
   for (const library of new Set(runs.map((run) => `${run.allocator} ${run.version}: ${run.library_path || "not loaded"}${run.build_id ? `, build id ${run.build_id}` : ""}${run.origin ? ` (${run.origin})` : ""}`))) add("library", library);
-  for (const note of new Set(runs.flatMap((run) => run.notes))) add("note", note);
   return element("section", {}, element("h2", {}, "How to repeat it"),
     element("pre", {}, element("code", {}, results.command.map(quoted).join(" "))), list,
     element("p", { class: "note" }, "Memory is heap RSS: the resident set of the replay less what the replayer itself needs. Units are powers of 1024. Growth is the Theil-Sen slope over the steady window with its 95 % interval; ± means that the interval holds no growth at all. The verdicts and every other number are defined in NUMBERS.md of heaptape."));

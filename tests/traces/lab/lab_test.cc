@@ -154,6 +154,7 @@ class NetworkTest : public ::testing::Test {
     const auto version = TorVersion();
     ASSERT_TRUE(version.ok()) << version.status();
     options_.directory = folder_.path() + "/network";
+    options_.cache_folder = folder_.path() + "/cache";
     options_.relay_count = 20;
     options_.voting_interval_seconds = 10;
     options_.client_count = 1;
