@@ -326,6 +326,13 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   if (findings.threads_refused != 0) {
     result.notes.push_back("the allocator wanted threads of its own, which would make runs differ: it got none");
   }
+  if (!findings.confined && !settings.null_allocator) {
+    result.notes.push_back("the allocator's library ran with all rights of this user: the kernel has no system call filters");
+  }
+  if (findings.calls_refused != 0) {
+    result.notes.push_back(absl::StrCat("the allocator made system calls that a replay refuses (network, programs, processes, writing to files): ",
+                                        findings.calls_refused, ", the first with number ", findings.first_refused_call));
+  }
   result.error = EndingOf(process, watchdog);
   Judge(result);
   result.wall_ns = static_cast<std::uint64_t>(

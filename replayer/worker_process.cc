@@ -25,6 +25,7 @@ namespace {
 
 constexpr std::size_t kOutputKeptBytes = 4096;
 constexpr long kWatchIntervalNs = 100'000'000;
+constexpr rlim_t kDescriptorLimit = 256;
 constexpr rlim_t kStackLimitBytes = 8 << 20;  // the kernel places mappings by it, so it must always be the same
 
 void FutexWait(std::atomic<std::uint32_t>& word, std::uint32_t seen) {
@@ -41,8 +42,11 @@ std::uint64_t RoundUp(std::uint64_t bytes) { return (bytes + worker::kPageBytes 
   if (getppid() != host) _exit(127);
   if (!command.vary_addresses) personality(ADDR_NO_RANDOMIZE);
   prctl(PR_SET_THP_DISABLE, command.huge_pages_allowed ? 0 : 1, 0, 0, 0);
-  const rlimit no_core = {0, 0};
-  setrlimit(RLIMIT_CORE, &no_core);
+  const rlimit nothing_allowed = {0, 0};
+  setrlimit(RLIMIT_CORE, &nothing_allowed);
+  setrlimit(RLIMIT_FSIZE, &nothing_allowed);
+  const rlimit few_descriptors = {kDescriptorLimit, kDescriptorLimit};
+  setrlimit(RLIMIT_NOFILE, &few_descriptors);
   rlimit stack;
   if (getrlimit(RLIMIT_STACK, &stack) == 0) {
     stack.rlim_cur = std::min(kStackLimitBytes, stack.rlim_max);

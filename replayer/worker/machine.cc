@@ -39,6 +39,7 @@ constexpr long kProcessNumber = 1000;
 // The peak is as exact as this where the kernel's counters are not.
 constexpr std::uint64_t kPeakStepBytes = 256 << 10, kPeakStepShare = 256;
 constexpr char kAllow = 0, kBlock = 1;
+constexpr int kRefusedByFilter = 1;  // SYS_SECCOMP of si_code, which not every C library names
 
 // Read by the kernel at each system call of a watched thread.
 volatile char dispatch_selector = kAllow;
@@ -122,8 +123,13 @@ void BeforeMemoryFalls() {
   MeasureHeap();
 }
 
-void OnSignal(int, siginfo_t*, void* context) {
+void OnSignal(int, siginfo_t* signal, void* context) {
   greg_t* r = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+  if (signal->si_code == kRefusedByFilter) {
+    if (machine.calls_refused++ == 0) machine.first_refused_call = static_cast<std::uint32_t>(signal->si_syscall);
+    r[REG_RAX] = -EPERM;
+    return;
+  }
   r[REG_RAX] = Answer(static_cast<long>(r[REG_RAX]), r[REG_RDI], r[REG_RSI], r[REG_RDX], r[REG_R10], r[REG_R8], r[REG_R9]);
 }
 
@@ -288,6 +294,8 @@ void FinishWorker(Phase phase) {
   f.peak_time_ns = machine.peak_time_ns;
   f.calls = machine.calls;
   f.threads_refused = machine.threads_refused;
+  f.calls_refused = machine.calls_refused;
+  f.first_refused_call = machine.first_refused_call;
   shared.phase.store(phase, std::memory_order_release);
   shared.tail_signal.fetch_add(1);
   Kernel(SYS_futex, &shared.tail_signal, FUTEX_WAKE, 1, nullptr, nullptr, 0);

@@ -29,6 +29,8 @@ struct Machine {
   CallCounts calls = {};
   std::uint64_t lazy_free_calls = 0;
   std::uint32_t threads_refused = 0;
+  std::uint32_t calls_refused = 0;
+  std::uint32_t first_refused_call = 0;
   std::uint64_t peak_bytes = 0;
   std::uint64_t peak_counter_bytes = 0;  // what inexact counters showed when the peak was last looked at
   std::uint64_t peak_event = 0;

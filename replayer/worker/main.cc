@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "allocators/loader.h"
+#include "replayer/worker/confine.h"
 #include "replayer/worker/engine.h"
 #include "replayer/worker/kernel.h"
 #include "replayer/worker/machine.h"
@@ -127,6 +128,7 @@ int Main() {
   if (settings.null_allocator) {
     CopyText(findings.library_path, "(built in)", sizeof(findings.library_path));
   } else {
+    findings.confined = Confine();
     WatchCalls(true);
     const bool loaded = LoadAllocator(settings.library_path, settings.symbol_prefix, allocator, findings.error, sizeof(findings.error));
     WatchCalls(false);

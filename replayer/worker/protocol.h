@@ -121,6 +121,9 @@ struct Findings {
   std::uint32_t counters_exact;    // 1: statm passed the self-test
   std::uint32_t fsgsbase;          // 1: threads change by wrfsbase, 0: by arch_prctl
   std::uint32_t threads_refused;   // threads the allocator wanted to start for itself
+  std::uint32_t confined;          // 1: the allocator ran without the calls that confine.h names
+  std::uint32_t calls_refused;     // of those, how many it made all the same,
+  std::uint32_t first_refused_call;  // and the number of the first
   char error[512];                 // kFailedToStart, kStopped: why
   char build_id[64];
   char library_path[4096];         // as loaded

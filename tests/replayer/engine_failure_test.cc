@@ -15,6 +15,7 @@ namespace {
 
 using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 MemoryTrace Mallocs(int count) {
   MemoryTrace trace;
@@ -75,6 +76,14 @@ TEST(EngineFailure, TheMemoryLimitStopsAtTheSameEventEachTime) {
   EXPECT_THAT(*run.error, HasSubstr("memory limit"));
   EXPECT_LE(run.peak_rss_bytes, 66u << 20);
   EXPECT_EQ(MustReplay(trace, Misbehaving("eat", 100), options).events_replayed, run.events_replayed);
+}
+
+TEST(EngineFailure, ALibraryThatReachesForMoreThanMemoryGetsNoneOfItAndIsNamed) {
+  const RunResult run = MustReplay(Mallocs(1000), Misbehaving("reach", 500), {});
+  EXPECT_EQ(run.error.value_or(""), "");
+  EXPECT_EQ(run.events_replayed, 1100u);
+  EXPECT_THAT(run.notes, Contains(HasSubstr("made system calls that a replay refuses")));
+  EXPECT_THAT(MustReplay(Mallocs(10), Misbehaving("nothing", 0), {}).notes, Not(Contains(HasSubstr("refuses"))));
 }
 
 TEST(EngineFailure, CancellingKillsTheWorker) {
