@@ -1,7 +1,7 @@
 // A program that does nothing but allocate, for measuring what recording it costs.
 //
-// allocation_load loop THREADS CALLS     malloc(64) and free, again and again
-// allocation_load churn THREADS CALLS    20,000 live objects a thread, 16 to 1039 bytes, replaced at random
+// allocation_load loop THREADS CALLS           malloc(64) and free, again and again
+// allocation_load churn THREADS CALLS [LIVE]   LIVE objects a thread (20,000), 16 to 1039 bytes, replaced at random
 //
 // CALLS is in all. Prints how many allocator calls it made itself and the CPU nanoseconds they took in all
 // threads, which leaves out starting the process.
@@ -11,11 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
-enum { kMostThreads = 64, kSlots = 20000 };
+enum { kMostThreads = 256 };
 
 static int churn;
+static uint64_t live_per_thread = 20000;
 static uint64_t calls_per_thread;
 static uint64_t calls_made[kMostThreads], cpu_ns[kMostThreads];
 
@@ -37,13 +39,15 @@ static uint64_t Loop(void) {
 }
 
 static uint64_t Churn(uint64_t seed) {
-  static __thread void* slots[kSlots];
+  // Not from the allocator whose calls are counted.
+  void** slots = mmap(NULL, live_per_thread * sizeof(void*), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (slots == MAP_FAILED) exit(1);
   uint64_t state = seed * 0x9e3779b97f4a7c15u + 88172645463325252u, calls = 0;
   for (; calls + 2 <= calls_per_thread; calls += 2) {
     state ^= state << 13;
     state ^= state >> 7;
     state ^= state << 17;
-    void** slot = &slots[state % kSlots];
+    void** slot = &slots[state % live_per_thread];
     // Empty slots make the first calls fewer: they are counted as made.
     if (!*slot) --calls;
     free(*slot);
@@ -62,9 +66,10 @@ static void* Run(void* argument) {
 }
 
 int main(int argc, char** argv) {
-  const int threads = argc == 4 ? atoi(argv[2]) : 0;
-  if (threads < 1 || threads > kMostThreads) {
-    fprintf(stderr, "usage: allocation_load loop|churn THREADS CALLS\n");
+  const int threads = argc >= 4 && argc <= 5 ? atoi(argv[2]) : 0;
+  if (argc == 5) live_per_thread = strtoull(argv[4], NULL, 10);
+  if (threads < 1 || threads > kMostThreads || live_per_thread < 1) {
+    fprintf(stderr, "usage: allocation_load loop|churn THREADS CALLS [LIVE]\n");
     return 2;
   }
   churn = strcmp(argv[1], "churn") == 0;

@@ -393,6 +393,7 @@ struct LifeTable {
 struct Hazard {
   double observed = 0;
   double share = 0;
+  bool complete = false;  // the ends of all that were left are known: few, but nothing is guessed of them
 };
 
 using Hazards = std::map<std::size_t, Hazard>;  // of the buckets in which something happened
@@ -417,6 +418,8 @@ Hazards HazardsOf(const LifeTable& table) {
     hazard.share = hazard.observed > 0 ? std::min(1.0, ended / hazard.observed) : 0;
     at_risk -= ended + censored;
   }
+  const std::size_t last_censored = table.censored.empty() ? 0 : table.censored.rbegin()->first + 1;
+  for (auto& [bucket, hazard] : hazards) hazard.complete = bucket >= last_censored;
   return hazards;
 }
 
@@ -429,7 +432,7 @@ void FillLifetimes(const std::vector<const Hazards*>& tables, SynthClass& object
       // Where nothing happened in this table, the next event tells how many were still under observation.
       const auto next = found != table->end() ? found : table->lower_bound(bucket);
       const bool last = table == tables.back();
-      if (!last && (next == table->end() || next->second.observed < kEnoughObserved)) continue;
+      if (!last && (next == table->end() || (next->second.observed < kEnoughObserved && !next->second.complete))) continue;
       if (found != table->end() && found->second.share > 0) {
         object_class.lifetimes.push_back({BucketLow(bucket), BucketHigh(bucket), surviving * found->second.share});
         surviving *= 1 - found->second.share;

@@ -99,7 +99,8 @@ absl::StatusOr<SynthProfile> ProfileFromJson(const std::string& text, const std:
 // Fits a profile to a recorded trace, in `phase_count` stretches of equally many events; the second half
 // repeats. Reads the trace once from its start. Lifetimes of objects that were alive at the end are
 // estimated as in survival analysis (the actuarial life table); where fewer than 20 objects of a class
-// and phase were left to observe, the class's objects of all phases are taken, then all objects.
+// and phase were left to observe and not all of those were seen to end, the class's objects of all phases are
+// taken, then all objects.
 absl::StatusOr<SynthProfile> FitProfile(TraceReader& reader, std::size_t phase_count = 8);
 
 // A distribution as users write it, as ranges no wider than an eighth of their value:

@@ -399,6 +399,7 @@ void AddLab(CLI::App& program, int& status) {
   AddLabRecord(*command, status);
   AddLabCompare(*command, status);
   AddLabDays(*command, status);
+  AddLabRelay(*command, status);
   AddDown(*command, status);
   AddDemo(*command, status);
 }

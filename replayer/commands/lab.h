@@ -80,6 +80,7 @@ absl::StatusOr<ResolvedAllocator> OneAllocator(const std::string& specification)
 
 void AddLabCompare(CLI::App& lab_command, int& status);
 void AddLabDays(CLI::App& lab_command, int& status);
+void AddLabRelay(CLI::App& lab_command, int& status);
 
 }  // namespace heaptape::commands
 

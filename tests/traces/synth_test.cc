@@ -229,6 +229,26 @@ TEST(SynthProfile, DistributionsHaveTheirMeans) {
   }
 }
 
+TEST(SynthProfile, AFitGuessesNothingOfFewObjectsThatWereAllSeenToEnd) {
+  SynthClass kept = ClassOf(24, {{0, 40, 1}}, 10'000);
+  kept.permanent_share = 0.3;
+  const SynthClass rare = ClassOf(64 << 20, {{200, 400, 1}}, 1);
+  TemporaryTrace trace;
+  ASSERT_TRUE(WriteSynthetic(OnePhase({kept, rare}, 200'000), {.seed = 1}, trace.writer()).ok());
+  const auto fitted = FitProfile(*trace.Open(), 4);
+  ASSERT_TRUE(fitted.ok()) << fitted.status();
+  int phases_with_rare = 0;
+  for (const SynthPhase& phase : fitted->phases) {
+    for (const SynthClass& object_class : phase.classes) {
+      if (object_class.low_bytes != rare.low_bytes) continue;
+      ++phases_with_rare;
+      EXPECT_LT(object_class.permanent_share, 0.01);
+      EXPECT_NEAR(MeanOf(object_class.lifetimes), 300, 150);
+    }
+  }
+  EXPECT_GT(phases_with_rare, 0);
+}
+
 TEST(SynthProfile, AFitTellsWhatWentIn) {
   SynthClass short_lived = ClassOf(24, {{0, 40, 1}}, 9);
   short_lived.realloc_share = 0.2;

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -121,6 +122,16 @@ absl::StatusOr<GuardMemory> Guard::ReadMemory() const {
   }
   if (memory.peak_bytes == 0) return absl::NotFoundError(absl::StrCat("relay guard", place_, " is not running"));
   return memory;
+}
+
+absl::StatusOr<std::uint64_t> Guard::ReadCpuNs() const {
+  const pid_t tor = TorProcess();
+  clockid_t clock;
+  timespec time;
+  if (tor <= 0 || clock_getcpuclockid(tor, &clock) != 0 || clock_gettime(clock, &time) != 0) {
+    return absl::NotFoundError(absl::StrCat("relay guard", place_, " is not running"));
+  }
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(time.tv_nsec);
 }
 
 absl::Status Guard::Stop() {

@@ -48,6 +48,8 @@ class Guard {
   bool Serving() const;
   // NotFound once it has ended.
   absl::StatusOr<GuardMemory> ReadMemory() const;
+  // CPU time of the relay alone, user and system. NotFound once it has ended.
+  absl::StatusOr<std::uint64_t> ReadCpuNs() const;
   // Ends it as an operator would and waits until the recording is written.
   absl::Status Stop();
 

@@ -1,0 +1,158 @@
+// heaptape lab relay: relays side by side in one network under one load, and what each cost.
+
+#include <chrono>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "nlohmann/json.hpp"
+#include "replayer/commands/commands.h"
+#include "replayer/commands/lab.h"
+#include "replayer/export/format.h"
+
+namespace heaptape::commands {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct RelayFlags {
+  NetworkFlags network;
+  LoadFlags load;
+  GuardFlags guard;
+  std::vector<std::string> relays;
+  double minutes = 1;
+  std::string format = "table";
+};
+
+struct Relay {
+  std::string name;
+  std::unique_ptr<lab::Guard> guard;
+  std::uint64_t cpu_ns = 0;
+  lab::GuardMemory memory;
+};
+
+double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// "NAME" or "NAME=COMMAND...": the command stands before tor's own.
+absl::StatusOr<Relay> StartRelay(const lab::NetworkState& network, const RelayFlags& flags, const std::string& text, int place) {
+  Relay relay{.name = text.substr(0, text.find('='))};
+  lab::GuardOptions options = flags.guard.options;
+  options.place = place;
+  if (relay.name.size() < text.size()) {
+    for (const auto word : absl::StrSplit(text.substr(relay.name.size() + 1), ' ', absl::SkipEmpty())) options.prefix.emplace_back(word);
+  }
+  absl::StatusOr<std::unique_ptr<lab::Guard>> guard = lab::Guard::Start(network, options);
+  if (!guard.ok()) return guard.status();
+  relay.guard = *std::move(guard);
+  return relay;
+}
+
+// All start together, are loaded from the moment on in which all serve, and are measured at the same moment.
+absl::Status RunRelays(const RelayFlags& flags, const lab::NetworkState& network, Teller& teller, std::vector<Relay>& relays,
+                       double& loaded_seconds) {
+  const auto start = Clock::now();
+  for (const std::string& text : flags.relays) {
+    absl::StatusOr<Relay> relay = StartRelay(network, flags, text, static_cast<int>(relays.size()) + 1);
+    if (!relay.ok()) return relay.status();
+    relays.push_back(*std::move(relay));
+  }
+  std::unique_ptr<lab::Load> load;
+  Clock::time_point load_start;
+  for (double gone = 0; gone < flags.minutes * 60; gone = SecondsSince(start)) {
+    if (lab_interrupted) return absl::CancelledError("interrupted");
+    bool all_serve = true;
+    for (const Relay& relay : relays) {
+      if (relay.guard->Ended()) {
+        return absl::InternalError(absl::StrCat("relay ", relay.name, " ended; see ", network.GuardDirectory(relay.guard->place()), "/log"));
+      }
+      all_serve = all_serve && (load || relay.guard->Serving());
+    }
+    if (!load && all_serve) {
+      std::vector<lab::Endpoint> endpoints;
+      for (const Relay& relay : relays) endpoints.push_back(relay.guard->directory_port());
+      load = lab::Load::Start(network, endpoints, flags.load.options);
+      load_start = Clock::now();
+    }
+    teller.Say(absl::StrCat(relays.size(), load ? " relays: under load" : " relays: starting"), static_cast<std::uint64_t>(gone),
+               static_cast<std::uint64_t>(flags.minutes * 60), "s");
+    std::this_thread::sleep_for(std::chrono::milliseconds(load ? 200 : 1000));
+  }
+  if (!load) return absl::DeadlineExceededError("not all relays stood in the consensus in this time; give it more --minutes");
+  loaded_seconds = SecondsSince(load_start);
+  for (Relay& relay : relays) {
+    const absl::StatusOr<lab::GuardMemory> memory = relay.guard->ReadMemory();
+    const absl::StatusOr<std::uint64_t> cpu_ns = relay.guard->ReadCpuNs();
+    if (!memory.ok()) return memory.status();
+    if (!cpu_ns.ok()) return cpu_ns.status();
+    relay.memory = *memory;
+    relay.cpu_ns = *cpu_ns;
+  }
+  teller.Say("relays: ending", 0, 0, "");
+  load.reset();
+  for (Relay& relay : relays) {
+    if (absl::Status status = relay.guard->Stop(); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+void Print(const std::vector<Relay>& relays, double loaded_seconds, const std::string& format) {
+  if (format == "json") {
+    nlohmann::json list = nlohmann::json::array();
+    for (const Relay& relay : relays) {
+      list.push_back({{"name", relay.name}, {"cpu_ns", relay.cpu_ns}, {"peak_rss_bytes", relay.memory.peak_bytes},
+                      {"anonymous_bytes", relay.memory.anonymous_bytes}});
+    }
+    std::cout << nlohmann::json{{"schema_version", 1}, {"loaded_seconds", loaded_seconds}, {"relays", list}}.dump(2) << "\n";
+    return;
+  }
+  for (const Relay& relay : relays) {
+    absl::PrintF("%-12s %8.2f s of CPU, peak RSS %s\n", relay.name, static_cast<double>(relay.cpu_ns) / 1e9,
+                 FormatBytes(static_cast<double>(relay.memory.peak_bytes)));
+  }
+}
+
+}  // namespace
+
+void AddLabRelay(CLI::App& lab_command, int& status) {
+  auto flags = std::make_shared<RelayFlags>();
+  CLI::App* command = lab_command.add_subcommand("relay", "Run relays side by side under the same load, and say what each cost");
+  flags->network.AddDirectory(*command);
+  flags->network.Add(*command);
+  flags->load.Add(*command);
+  flags->guard.Add(*command);
+  command->add_option("--relay", flags->relays, "A relay's name, and with = what stands before its command; may be repeated")
+      ->required()->allow_extra_args(false)->type_name("NAME[=COMMAND]");
+  command->add_option("--minutes", flags->minutes, "How long, from the relays' start on")->check(CLI::Range(0.1, 100000.0))->capture_default_str();
+  command->add_option("--format", flags->format, "table or json")->check(CLI::IsMember({"table", "json"}))->capture_default_str();
+  command->footer(
+      "Uses the network that is up in --dir, or starts one for the time of the run. CPU time and memory are the relays' own,\n"
+      "from their start to the moment before they are told to end.\n"
+      "Example:\n  heaptape lab relay --minutes 2 --relay bare --relay 'recorded=heaptape record -o guard.tape --'");
+  command->callback([flags, &status] {
+    CatchLabInterrupts();
+    if (flags->relays.size() >= lab::kFirstQuietPlace) {
+      status = Fail(absl::InvalidArgumentError(absl::StrCat("one network has places for ", lab::kFirstQuietPlace - 1, " relays with clients; run fewer at a time")));
+      return;
+    }
+    Teller teller;
+    std::vector<Relay> relays;
+    double loaded_seconds = 0;
+    const absl::StatusOr<BorrowedNetwork> network = BorrowedNetwork::Get(flags->network.options, teller);
+    const absl::Status outcome = network.ok() ? RunRelays(*flags, network->state(), teller, relays, loaded_seconds) : network.status();
+    teller.End();
+    if (outcome.ok()) {
+      Print(relays, loaded_seconds, flags->format);
+    } else {
+      status = Fail(outcome);
+    }
+  });
+}
+
+}  // namespace heaptape::commands
