@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "nlohmann/json.hpp"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/interrupt.h"
 #include "replayer/commands/lab.h"
 #include "replayer/export/format.h"
 
@@ -66,7 +67,7 @@ absl::Status RunRelays(const RelayFlags& flags, const lab::NetworkState& network
   std::unique_ptr<lab::Load> load;
   Clock::time_point load_start;
   for (double gone = 0; gone < flags.minutes * 60; gone = SecondsSince(start)) {
-    if (lab_interrupted) return absl::CancelledError("interrupted");
+    if (Interrupted()) return absl::CancelledError("interrupted");
     bool all_serve = true;
     for (const Relay& relay : relays) {
       if (relay.guard->Ended()) {
@@ -75,9 +76,9 @@ absl::Status RunRelays(const RelayFlags& flags, const lab::NetworkState& network
       all_serve = all_serve && (load || relay.guard->Serving());
     }
     if (!load && all_serve) {
-      std::vector<lab::Endpoint> endpoints;
-      for (const Relay& relay : relays) endpoints.push_back(relay.guard->directory_port());
-      load = lab::Load::Start(network, endpoints, flags.load.options);
+      std::vector<lab::RelayPorts> ports;
+      for (const Relay& relay : relays) ports.push_back(relay.guard->ports());
+      load = lab::Load::Start(network, ports, flags.load.options);
       load_start = Clock::now();
     }
     teller.Say(absl::StrCat(relays.size(), load ? " relays: under load" : " relays: starting"), static_cast<std::uint64_t>(gone),
