@@ -22,4 +22,4 @@ for run in json.load(open("why.json"))["runs"]:
           "; told at three moments:", sum(bool(each["call_sites"]) for each in maps) <= 3, "; and at the end:", bool(maps[-1]["call_sites"]))
 PYTHON
 echo '-- a recording without stacks'
-heaptape replay plain.tape -a glibc --why --samples 200 2> /dev/null | grep -c 'who holds'
+echo "$(heaptape replay plain.tape -a glibc --why --samples 200 2> /dev/null | grep -c 'who holds')"
