@@ -55,9 +55,8 @@ static void* Take(size_t size) {
   return block;
 }
 
-extern "C" void* malloc(size_t size) { return Take(size); }
-
-extern "C" void free(void* block) {
+// Not free() itself: that is the recorder's.
+static void Give(void* block) {
   if (!block || HeaderOf(block)->size_class == 0) return;
   uint64_t* list = &lists[HeaderOf(block)->size_class];
   uint64_t head = __atomic_load_n(list, __ATOMIC_ACQUIRE);
@@ -68,6 +67,9 @@ extern "C" void free(void* block) {
   } while (!__atomic_compare_exchange_n(list, &head, changed, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
 }
 
+extern "C" void* malloc(size_t size) { return Take(size); }
+extern "C" void free(void* block) { Give(block); }
+
 extern "C" void* calloc(size_t count, size_t size) {
   char* block = (char*)Take(count * size);
   for (size_t i = 0; block && i < count * size; ++i) ((volatile char*)block)[i] = 0;
@@ -77,7 +79,7 @@ extern "C" void* calloc(size_t count, size_t size) {
 extern "C" void* realloc(void* old, size_t size) {
   char* fresh = (char*)Take(size);
   for (size_t i = 0; old && fresh && i < size && i < HeaderOf(old)->size; ++i) fresh[i] = ((char*)old)[i];
-  if (fresh) free(old);
+  if (fresh) Give(old);
   return fresh;
 }
 

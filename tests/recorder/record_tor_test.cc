@@ -50,7 +50,7 @@ class RecordTor : public ::testing::TestWithParam<Way> {
     ASSERT_EQ(chmod(folder_.path().c_str(), 0755), 0);
     std::ofstream(folder_.File("torrc")) << "DataDirectory " << folder_.File("data") << "\nPidFile " << folder_.File("data/pid")
                                          << "\nLog notice file " << log_ << "\nControlSocket " << folder_.File("data/control")
-                                         << "\nRunAsDaemon 1\nSandbox 1\nDisableNetwork 1\nSocksPort 0\n" << GetParam().torrc;
+                                         << "\nRunAsDaemon 1\nDisableNetwork 1\nSocksPort 0\n" << GetParam().torrc;
   }
   void TearDown() override {
     if (pid_ > 0) kill(pid_, SIGKILL);
@@ -70,18 +70,23 @@ TEST_P(RecordTor, IsRecordedFromItsStartToItsEnd) {
                                                folder_.File("torrc"), " > ", folder_.File("out"), " 2>&1"));
   EXPECT_EQ(start.status, 0) << Contents(folder_.File("out"));
   EXPECT_THAT(Contents(folder_.File("out")), HasSubstr("went on as a daemon"));
-  ASSERT_TRUE(Eventually([&] { return std::ifstream(folder_.File("data/pid")) >> pid_ && Filtered(); }))
-      << Contents(folder_.File("out"));
+  const bool in_filter = absl::StrContains(GetParam().torrc, "Sandbox");
+  ASSERT_TRUE(Eventually([&] {
+    return std::ifstream(folder_.File("data/pid")) >> pid_ && Filtered() == in_filter && absl::StrContains(Contents(log_), "Bootstrapped 0%");
+  })) << Contents(folder_.File("out"));
   const std::string ctl = absl::StrCat(HEAPTAPE_PROGRAM, " ctl ", pid_, " ");
   EXPECT_THAT(Shell(ctl + "status").output, HasSubstr("state                      recording"));
 
-  std::filesystem::rename(log_, folder_.File("log/old"));
-  // tor forgets a signal that comes while it starts or reloads.
-  EXPECT_TRUE(Eventually([&, tries = 0]() mutable {
-    if (tries++ % 100 == 0) kill(pid_, SIGHUP);
-    return absl::StrContains(Contents(log_), "opening new log file") &&
-           absl::StrContains(Contents(log_) + Contents(folder_.File("log/old")), "Received reload signal");
-  })) << Contents(log_);
+  // In its own filter tor cannot save its signal mask when it makes a thread, and puts back what lay on the stack: with
+  // or without a recorder any signal may then be blocked for good.
+  if (!in_filter) {
+    std::filesystem::rename(log_, folder_.File("log/old"));
+    EXPECT_TRUE(Eventually([&, tries = 0]() mutable {
+      if (tries++ % 100 == 0) kill(pid_, SIGHUP);
+      return absl::StrContains(Contents(log_), "opening") &&
+             absl::StrContains(Contents(log_) + Contents(folder_.File("log/old")), "Received reload signal");
+    })) << Contents(log_) << Contents(folder_.File("log/old"));
+  }
   EXPECT_THAT(Shell(ctl + "flush").output, HasSubstr("state                      recording"));
   EXPECT_TRUE(Lives());
 
@@ -111,9 +116,9 @@ TEST_P(RecordTor, IsRecordedFromItsStartToItsEnd) {
 INSTANTIATE_TEST_SUITE_P(
     Debian, RecordTor,
     ::testing::Values(Way{"daemon", "User debian-tor\n", "debian-tor", "", SIGTERM},
-                      Way{"killed", "User debian-tor\n", "debian-tor", "", SIGKILL},
+                      Way{"sandbox", "User debian-tor\nSandbox 1\n", "debian-tor", "", SIGKILL},
                       // The filter must not meet a call of the unwinder that it forbids.
-                      Way{"stacks", "User debian-tor\n", "debian-tor", "--stacks=16KiB", SIGTERM},
+                      Way{"stacks", "User debian-tor\nSandbox 1\n", "debian-tor", "--stacks=16KiB", SIGKILL},
                       // Only root may lock more memory than a few MiB.
                       Way{"locked", "DisableAllSwap 1\n", "root", "", SIGTERM}),
     [](const auto& info) { return info.param.name; });
