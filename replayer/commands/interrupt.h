@@ -7,7 +7,7 @@
 
 namespace heaptape::commands {
 
-// What a second Ctrl-C does: ends the program at once, or nothing, where too much would be left behind.
+// What a second Ctrl-C does, a moment after the first or later: ends the program at once, or nothing, where too much would be left behind.
 enum class SecondInterrupt { kEndsProgram, kChangesNothing };
 
 // From now on SIGINT, SIGTERM and SIGHUP set the flag returned. A signal that is ignored stays so: nohup wants

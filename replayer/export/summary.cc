@@ -234,8 +234,8 @@ std::string AdviceOnTruth(const Summary& summary) {
   if (row == nullptr || summary.truth->steady_bytes <= 0) return "";
   const double difference = row->steady_rss_bytes.median / summary.truth->steady_bytes - 1;
   if (std::fabs(difference) <= kTruthTolerance) return "";
-  return absl::StrCat(summary.title, ": the replay under ", row->label, " lies ", FormatShare(difference),
-                      " off the recorded process: trust the order of the allocators more than the levels; "
+  return absl::StrCat(summary.title, ": the replay under ", row->label, " differs by ", FormatShare(difference),
+                      " from the recorded process, in which the program's own mappings count too: trust the order of the allocators more than the levels; "
                       "replayer/ENGINE.md says where a replay can differ");
 }
 

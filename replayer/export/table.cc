@@ -1,6 +1,7 @@
 #include "replayer/export/table.h"
 
 #include <algorithm>
+#include <iterator>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -103,12 +104,13 @@ TextTable MakeHeapMapTable(const ReplayReport& report) {
     if (run.heap_maps.empty() || !done.insert(RunLabel(run)).second) continue;
     const std::pair<const char*, const HeapMap*> moments[] = {
         {"peak", &HighestHeapMap(run)}, {"steady", &SteadyHeapMap(run)}, {"end", &run.heap_maps.back()}};
-    for (const auto& [moment, map] : moments) {
+    for (std::size_t i = 0; i < std::size(moments); ++i) {
+      const auto& [moment, map] = moments[i];
       const auto bytes = [](auto value) { return FormatBytes(static_cast<double>(value)); };
       const std::string worst = map->classes.empty() ? "-"
                                                      : absl::StrCat(bytes(map->classes[0].usable_bytes), " holds ",
                                                                     bytes(map->classes[0].partly_free_bytes));
-      table.AddRow({{map == moments[0].second ? RunLabel(run) : ""},
+      table.AddRow({{i == 0 ? RunLabel(run) : ""},
                     {moment},
                     {bytes(map->heap_rss_bytes)},
                     {bytes(map->live_bytes)},

@@ -78,7 +78,7 @@ def try_in_new_root(folder, packages):
 set -e
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q >/dev/null
-apt-get install -y -q --no-install-recommends /packages/*.deb g++ pkg-config sqlite3 python3-minimal >/dev/null
+apt-get install -y -q --no-install-recommends /packages/*.deb g++ pkg-config sqlite3 python3 >/dev/null
 useradd -m somebody
 cat > /try <<'END'
 set -e

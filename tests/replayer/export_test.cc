@@ -193,7 +193,7 @@ TEST(RemarksTest, AShortSteadyStateIsToldWithWhatToDo) {
 TEST(RemarksTest, AReplayFarFromTheRecordedProcessIsNotToBeTrustedBlindly) {
   auto reports = OneTrace();
   for (TruthSample& sample : reports[0].truth) sample.heap_rss_bytes /= 2;
-  EXPECT_THAT(Remarks(reports), testing::Contains(HasSubstr("guard.tape: the replay under glibc 2.36 lies +10")));
+  EXPECT_THAT(Remarks(reports), testing::Contains(HasSubstr("guard.tape: the replay under glibc 2.36 differs by +10")));
 }
 
 TEST(SummaryTest, TheAllocatorRecordedUnderIsThatVersionWhereItIsThere) {

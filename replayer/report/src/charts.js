@@ -66,7 +66,7 @@ function step(highest, parts, steps) {
 }
 
 const kByteSteps = [];
-for (let unit = 1; unit <= 2 ** 60; unit *= 1024) for (const part of [1, 2, 5, 10, 20, 50, 100, 200, 500]) kByteSteps.push(unit * part);
+for (let unit = 1; unit <= 2 ** 60; unit *= 1024) for (const part of [1, 2, 5, 10, 20, 50, 100, 256, 512]) kByteSteps.push(unit * part);
 const kSecondSteps = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800,
   3600, 7200, 10800, 21600, 43200, 86400, 172800, 432000, 864000, 1728000, 4320000, 8640000];
 
