@@ -186,23 +186,22 @@ std::uint32_t TakeChunk(Region* region) {
   return chunk;
 }
 
-void PutBack(Region* region, std::uint32_t chunk) {
-  std::uint64_t head = region->free_list.load(memory_order_relaxed);
-  std::uint64_t changed;
-  do {
-    region->headers[chunk].next_free.store(static_cast<std::uint32_t>(head), memory_order_relaxed);
-    changed = ((head >> 32) + 1) << 32 | chunk;
-  } while (!region->free_list.compare_exchange_weak(head, changed, memory_order_acq_rel));
-  region->free_count.fetch_add(1, memory_order_relaxed);
-}
-
 std::uint32_t ThreadSerial(Region* region) {
   if (thread.region != region) {
-    thread.region = region;
+    // A signal handler that records may come between any two of these. It finds `attaching`, so it takes no chunk, and
+    // the thread's number missing, so it gives one. `region` comes last: who finds it set must find a number, for the
+    // writer reads no further where an event of the shared chunk bears none.
+    const bool attaching = thread.attaching;
+    thread.attaching = true;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
     thread.header = nullptr;
     thread.attached = 0;
     thread.generation = 0;
     thread.serial = region->threads.fetch_add(1, memory_order_relaxed) + 1;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    thread.region = region;
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    thread.attaching = attaching;
   }
   return thread.serial;
 }
@@ -293,13 +292,16 @@ void RecordShared(Region* region, RawOp op, std::uint64_t address, std::uint64_t
     header.state.store(ChunkState::kShared, memory_order_release);
     std::uint64_t expected = current;
     if (!region->shared_chunk.compare_exchange_strong(expected, use << 32 | fresh, memory_order_acq_rel)) {
-      header.state.store(ChunkState::kFree, memory_order_release);
-      PutBack(region, fresh);
+      // Another came first. Only the writer gives chunks back: it may be reading this one as shared just now, and
+      // would take what its next owner writes for that.
+      header.state.store(ChunkState::kClosed, memory_order_release);
     }
   }
 }
 
 Region* EnterProcess();
+struct Frames;
+void RecordSlow(RawOp op, std::uint64_t address, std::uint64_t size, std::uint32_t align_log2, const Frames* frames);
 
 // In the window between the two stores to `thread.generation` a signal handler that records finds a
 // generation of 0 and takes the shared chunk; one that jumps out leaves it 0, and the thread goes on there.
@@ -307,6 +309,8 @@ inline void Publish(Region* region, std::uint32_t generation, RawOp op, std::uin
   thread.generation = 0;
   std::atomic_signal_fence(std::memory_order_seq_cst);
   RawEvent* slot = thread.next;
+  // A signal handler may have filled the chunk since the caller looked; from here on none can.
+  if (UNLIKELY(slot == thread.end)) return RecordSlow(op, address, size, 0, nullptr);
   *slot = RawEvent::Make(op, address, size, NextNumber(region));
   ChunkHeader* header = thread.header;
   header->count.store(header->count.load(memory_order_relaxed) + 1, memory_order_release);
@@ -335,6 +339,10 @@ void PublishWithMore(Region* region, std::uint32_t generation, RawOp op, std::ui
   thread.generation = 0;
   std::atomic_signal_fence(std::memory_order_seq_cst);
   RawEvent* slot = thread.next;
+  if (UNLIKELY(slot + Room(align_log2, frames) > thread.end)) {  // as in Publish()
+    thread.attached = 0;
+    return RecordSlow(op, address, size, align_log2, frames);
+  }
   for (std::uint32_t i = 0; frames && i < frames->count; i += 2) {
     *slot = RawEvent::Make(RawOp::kStack, frames->addresses[i], 0, 0);
     slot++->second = i + 1 < frames->count ? frames->addresses[i + 1] : 0;
