@@ -86,7 +86,7 @@ def fixed_programs(build, folder, scale, chosen):
     add("tight_loop", [], lambda: Program("tight_loop", [load, "loop", "1", str(calls)], counts_calls=True))
     add("churn_1", [], lambda: Program("churn_1", [load, "churn", "1", str(calls // 2)], counts_calls=True))
     add("churn_3", [], lambda: Program("churn_3", [load, "churn", "3", str(calls // 2)], counts_calls=True))
-    rounds = {"smoke": 1, "quick": 8, "full": 25}[scale]
+    rounds = {"smoke": 1, "quick": 4, "full": 25}[scale]
     add("python", ["/usr/bin/python3"],
         lambda: Program("python", ["/usr/bin/python3", "-s", "-S", "-c", PYTHON_PROGRAM.format(rounds=rounds)],
                         {"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0"}))
