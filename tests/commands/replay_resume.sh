@@ -22,7 +22,6 @@ heaptape replay trace1.tape trace2.tape -a glibc --no-cache --cache elsewhere 2>
 ls -d elsewhere 2>&1
 # Ctrl-C: the paced replay would last as long as the recording.
 make_trace long.tape 400
-# To the command alone: `timeout` would else signal it once more through its group, and the second Ctrl-C ends at once.
-timeout --foreground --preserve-status --signal=INT 4 heaptape replay long.tape -a glibc --clock paced
+timeout --preserve-status --signal=INT 4 heaptape replay long.tape -a glibc --clock paced
 echo "-> $?"
 ls
