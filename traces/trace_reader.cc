@@ -203,9 +203,11 @@ class Reader final : public TraceReader {
     std::vector<CoveredBlock> covered;
     Span parity;
     BlockHeader header;
+    bool all_whole = true;
     while (FindBlock(offset, header)) {
       const Span payload = Payload(offset, header);
       const bool whole = format::Checksum(payload) == header.payload_checksum;
+      all_whole = all_whole && whole;
       if (whole && header.kind == BlockKind::kEvents) good.emplace(offset, header.block_bytes());
       if (whole && header.kind == BlockKind::kParity && DecodeParity(payload, offset, from, covered, parity)) {
         const auto is_good = [&](const CoveredBlock& block) {
@@ -233,9 +235,11 @@ class Reader final : public TraceReader {
       }
     }
     summary_.repaired_blocks = repaired_.size();
+    payloads_checked_ = all_whole && repaired_.empty();
   }
 
-  // Hops over the whole file once: checks every checksum, gathers the figures and the checkpoints.
+  // Hops over the whole file once more: checks every checksum, unless Repair() found the very same blocks and all of
+  // them whole; gathers the figures and the checkpoints.
   void Scan() {
     std::uint64_t offset = format::kFileHeadBytes;
     std::uint64_t end = offset;
@@ -251,7 +255,7 @@ class Reader final : public TraceReader {
         Damage(end, absl::StrFormat("%d bytes are no block", offset - end));
       }
       const Span payload = Payload(offset, header);
-      const bool good = format::Checksum(payload) == header.payload_checksum;
+      const bool good = payloads_checked_ || format::Checksum(payload) == header.payload_checksum;
       if (!good) Damage(offset, "checksum mismatch");
       ++summary_.block_count;
       const format::BlockFields& fields = header.fields;
@@ -501,6 +505,7 @@ class Reader final : public TraceReader {
   std::uint64_t recorded_lost_ = 0;
   std::vector<Place> checkpoints_;
   std::map<std::uint64_t, std::vector<std::uint8_t>> repaired_;  // blocks by offset; in the file they are damaged
+  bool payloads_checked_ = false;  // Repair() found nothing to repair and every payload whole
   std::map<std::uint64_t, std::string> damaged_;
   std::vector<std::string> damage_;
 
