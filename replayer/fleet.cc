@@ -45,9 +45,12 @@ std::uint64_t AvailableMemory() {
   return std::strtoull(kib.c_str(), nullptr, 10) * 1024;
 }
 
-std::string StackDigest(TraceReader& reader) {
-  const absl::StatusOr<std::vector<StackSample>> stacks = reader.ReadStacks();
-  const absl::StatusOr<std::vector<Module>> modules = reader.ReadModules();
+// Of a trace's call stacks, which its own digest leaves out; empty where there are none.
+std::string StackDigest(const std::string& path) {
+  const absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(path);
+  if (!reader.ok()) return "";
+  const absl::StatusOr<std::vector<StackSample>> stacks = (*reader)->ReadStacks();
+  const absl::StatusOr<std::vector<Module>> modules = (*reader)->ReadModules();
   if (!stacks.ok() || !modules.ok() || stacks->empty()) return "";
   XXH64_hash_t digest = 0;
   const auto add = [&](const void* bytes, std::size_t size) { digest = XXH64(bytes, size, digest); };
@@ -72,6 +75,9 @@ class Fleet {
         const FleetOptions& options)
       : traces_(traces), allocators_(allocators), options_(options), cache_(options.cache_folder) {
     for (std::size_t trace = 0; trace < traces.size(); ++trace) {
+      // Only a heap map shows the stacks, and only a cache asks whether they are the same.
+      const bool shown = options.heap_maps > 0 && !options.cache_folder.empty();
+      stack_digests_.push_back(shown ? StackDigest(traces[trace].report.trace.path) : "");
       for (std::size_t allocator = 0; allocator < allocators.size(); ++allocator) {
         for (std::uint32_t seed = 0; seed < options.seeds; ++seed) {
           jobs_.push_back({trace, allocator, options.replay.seed + seed});
@@ -131,7 +137,7 @@ class Fleet {
     options.seed = job.seed;
     if (options_.heap_maps > 0) options.map_samples = {options_.heap_maps};  // for the key; the moments follow from the run
     const FleetTrace& trace = traces_[job.trace];
-    const std::string digest = absl::StrCat(trace.report.trace.digest, options_.heap_maps > 0 ? trace.stack_digest : "");
+    const std::string digest = absl::StrCat(trace.report.trace.digest, stack_digests_[job.trace]);
     const std::string key = options_.cache_folder.empty() ? "" : ResultKey(digest, allocator, options);
     Tell([&](FleetObserver& observer) { observer.Started(job); });
     if (std::optional<RunResult> kept = cache_.Load(key)) {
@@ -203,6 +209,7 @@ class Fleet {
   const std::vector<ResolvedAllocator>& allocators_;
   const FleetOptions& options_;
   ResultCache cache_;
+  std::vector<std::string> stack_digests_;  // by trace
   std::vector<FleetJob> jobs_;
   std::vector<RunResult> results_;  // one thread writes each
   std::uint64_t budget_ = 0;
@@ -243,7 +250,6 @@ absl::StatusOr<FleetTrace> DescribeTrace(const std::string& path) {
                   .duration_ns = summary.duration_ns,
                   .complete = summary.complete};
   if (!info.allocator_version.empty()) absl::StrAppend(&report.trace.recorded_under, " ", info.allocator_version);
-  trace.stack_digest = StackDigest(**reader);
   utsname system{};
   uname(&system);
   report.kernel = system.release;

@@ -21,7 +21,6 @@ namespace heaptape {
 struct FleetTrace {
   ReplayReport report;             // without runs: identity, ground truth, machine
   std::uint64_t memory_bytes = 0;  // what one replay of it is expected to take
-  std::string stack_digest;        // of its call stacks, which the trace's own digest leaves out; empty: none
 };
 
 // One replay of the fleet: indices into its traces and allocators.
