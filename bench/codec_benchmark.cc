@@ -10,11 +10,11 @@
 #include <cstdio>
 #include <cstdint>
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
 
+#include "bench/trace_benchmark.h"
 #include "benchmark/benchmark.h"
 #include "traces/synth.h"
 #include "traces/trace_reader.h"
@@ -33,20 +33,6 @@ SynthProfile Program(std::uint64_t longest_lifetime) {
   }
   return {.phases = {phase}};
 }
-
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "heaptape-bench-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) std::abort();
-    path_ = name;
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  std::string Tape() const { return path_ + "/t.tape"; }
-
- private:
-  std::string path_;
-};
 
 // Events as they were made, so that writing them can be timed by itself.
 class Replayer {
@@ -88,13 +74,11 @@ std::uint64_t Make(const std::string& path, std::uint64_t longest_lifetime, cons
   return (*writer)->event_count();
 }
 
-void PerEvent(benchmark::State& state, std::uint64_t events, const std::string& path) {
-  state.counters["ns_per_event"] =
-      benchmark::Counter(static_cast<double>(events) * 1e-9,
-                         benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+void SetPerEvent(benchmark::State& state, std::uint64_t events, const Folder& folder) {
+  SetNsPerEvent(state, events);
+  SetBytesPerEvent(state, folder, events);
   state.counters["events_per_second"] =
       benchmark::Counter(static_cast<double>(events), benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["bytes_per_event"] = static_cast<double>(std::filesystem::file_size(path)) / static_cast<double>(events);
 }
 
 TraceWriterOptions OptionsOf(const benchmark::State& state) {
@@ -111,7 +95,7 @@ void WriteTrace(benchmark::State& state) {
     program.Write(**writer);
     if (!(*writer)->Finish().ok()) state.SkipWithError("not written");
   }
-  PerEvent(state, program.events().size(), folder.Tape());
+  SetPerEvent(state, program.events().size(), folder);
 }
 
 void ReadTrace(benchmark::State& state) {
@@ -126,7 +110,7 @@ void ReadTrace(benchmark::State& state) {
     }
     if (seen != events) state.SkipWithError("events are missing");
   }
-  PerEvent(state, events, folder.Tape());
+  SetPerEvent(state, events, folder);
 }
 
 // HEAPTAPE_BENCH_TRACE names another trace.
@@ -158,7 +142,7 @@ void WriteSample(benchmark::State& state) {
     if (!(*writer)->Finish().ok()) state.SkipWithError("not written");
     live = TraceReader::Open(folder.Tape()).value()->summary().peak_live_objects;
   }
-  PerEvent(state, program.events().size(), folder.Tape());
+  SetPerEvent(state, program.events().size(), folder);
   state.counters["resident_bytes_per_live_object"] = static_cast<double>(after - before) / static_cast<double>(live);
 }
 
@@ -181,7 +165,7 @@ void ReadSample(benchmark::State& state) {
     }
     if (seen != events) state.SkipWithError("events are missing");
   }
-  PerEvent(state, events, folder.Tape());
+  SetPerEvent(state, events, folder);
 }
 
 BENCHMARK(WriteSample)->Unit(benchmark::kMillisecond);

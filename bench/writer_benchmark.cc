@@ -8,10 +8,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
-#include <filesystem>
 #include <string>
 #include <vector>
 
+#include "bench/trace_benchmark.h"
 #include "benchmark/benchmark.h"
 #include "recorder/event_order.h"
 #include "recorder/recording.h"
@@ -66,29 +66,6 @@ std::vector<OrderedEvent> InChunks(const std::vector<Call>& calls, std::uint32_t
   return events;
 }
 
-void PerEvent(benchmark::State& state, std::uint64_t events) {
-  state.counters["ns_per_event"] = benchmark::Counter(
-      static_cast<double>(events) * 1e-9, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
-}
-
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "heaptape-bench-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) std::abort();
-    path_ = name;
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  std::string Tape() const { return path_ + "/t.tape"; }
-
- private:
-  std::string path_;
-};
-
-void SetBytesPerEvent(benchmark::State& state, const Folder& folder) {
-  state.counters["bytes_per_event"] = static_cast<double>(std::filesystem::file_size(folder.Tape())) / static_cast<double>(kEvents);
-}
-
 void Merge(benchmark::State& state) {
   const std::vector<OrderedEvent> events = InChunks(Program(1000), static_cast<std::uint32_t>(state.range(0)));
   for (auto unused : state) {
@@ -100,7 +77,7 @@ void Merge(benchmark::State& state) {
     }
     if (taken != events.size()) state.SkipWithError("not all came back");
   }
-  PerEvent(state, events.size());
+  SetNsPerEvent(state, events.size());
 }
 BENCHMARK(Merge)->ArgName("threads")->Arg(1)->Arg(3)->Arg(64)->Unit(benchmark::kMillisecond);
 
@@ -117,8 +94,8 @@ void MergeIdEncode(benchmark::State& state) {
     (*recording)->Drain();
     if (!(*recording)->Finish().ok() || (*recording)->counts().unknown_frees != 0) state.SkipWithError("not recorded");
   }
-  PerEvent(state, events.size());
-  SetBytesPerEvent(state, folder);
+  SetNsPerEvent(state, events.size());
+  SetBytesPerEvent(state, folder, kEvents);
 }
 BENCHMARK(MergeIdEncode)
     ->ArgNames({"live", "threads", "level"})
@@ -141,8 +118,8 @@ void Encode(benchmark::State& state) {
     }
     if (!(*writer)->Finish().ok()) state.SkipWithError("not written");
   }
-  PerEvent(state, calls.size());
-  SetBytesPerEvent(state, folder);
+  SetNsPerEvent(state, calls.size());
+  SetBytesPerEvent(state, folder, kEvents);
 }
 BENCHMARK(Encode)->ArgNames({"live", "level"})->Args({1000, 3})->Args({100'000, 1})->Args({100'000, 3})->Args({100'000, 6})->Unit(benchmark::kMillisecond);
 
