@@ -482,7 +482,7 @@ inline bool CountToStack(std::uint64_t size) {
   return thread.stack_left <= 0;
 }
 
-// --- big blocks ---------------------------------------------------------------------------------------- blocks ----------------------------------------------------------------------------------------
+// --- big blocks ----------------------------------------------------------------------------------------
 
 constexpr std::uint64_t kLastLookPatience = 200'000'000;
 
@@ -878,10 +878,9 @@ __attribute__((noinline)) void ResolveOperators() {
     // It must not go while this library calls it.
     if (found && its.dli_fname) dlopen(its.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
     if (!found) {
-      const bool aligned = i >= kNewAligned && i <= kNewArrayAlignedNothrow;
-      found = i >= kDelete ? reinterpret_cast<void*>(PlainDelete)
-              : aligned    ? reinterpret_cast<void*>(PlainNewAligned)
-                           : reinterpret_cast<void*>(PlainNew);
+      found = i >= kDelete     ? reinterpret_cast<void*>(PlainDelete)
+              : IsAligned(i) ? reinterpret_cast<void*>(PlainNewAligned)
+                             : reinterpret_cast<void*>(PlainNew);
     }
     real_operators[i] = {found, own};
   }
