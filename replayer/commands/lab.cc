@@ -123,6 +123,41 @@ void UseAllocator(const ResolvedAllocator& allocator, lab::GuardOptions& guard) 
   }
 }
 
+absl::StatusOr<LoadedRun> RunUnderLoad(const NetworkState& network, const std::vector<std::unique_ptr<lab::Guard>>& relays,
+                                       const lab::LoadOptions& load, double seconds, Teller& teller, std::chrono::milliseconds tick,
+                                       const std::function<void()>& each_tick) {
+  LoadedRun run;
+  const auto start = Clock::now();
+  const auto gone = [start] { return std::chrono::duration<double>(Clock::now() - start).count(); };
+  double load_start = 0, next_check = 0;
+  const std::string many = relays.size() == 1 ? "relay" : absl::StrCat(relays.size(), " relays");
+  for (auto next = start + tick; gone() < seconds && !Interrupted(); next += tick) {
+    if (each_tick) each_tick();
+    for (const auto& relay : relays) {
+      if (relay->Ended()) return absl::InternalError(absl::StrCat("a relay ended; see ", network.GuardDirectory(relay->place()), "/log"));
+    }
+    // Asking whether it serves costs a relay a request: once a second.
+    if (!run.load && gone() >= next_check) {
+      next_check = gone() + 1;
+      if (std::all_of(relays.begin(), relays.end(), [](const auto& relay) { return relay->Serving(); })) {
+        std::vector<lab::RelayPorts> ports;
+        for (const auto& relay : relays) ports.push_back(relay->ports());
+        run.load = lab::Load::Start(network, ports, load);
+        load_start = gone();
+      }
+    }
+    teller.Say(absl::StrCat(many, run.load ? ": under load" : ": starting"), static_cast<std::uint64_t>(gone()), static_cast<std::uint64_t>(seconds), "s");
+    std::this_thread::sleep_until(next);
+  }
+  if (!run.load) {
+    if (Interrupted()) return absl::CancelledError("interrupted");
+    return absl::DeadlineExceededError("not all relays stood in the consensus in this time; give it more --minutes");
+  }
+  run.seconds = gone();
+  run.loaded_seconds = run.seconds - load_start;
+  return run;
+}
+
 absl::StatusOr<ResolvedAllocator> OneAllocator(const std::string& specification) {
   absl::StatusOr<std::vector<ResolvedAllocator>> found = ResolveAllocators(specification);
   if (!found.ok()) return found.status();
@@ -141,29 +176,6 @@ void PrintCounts(const lab::LoadCounts& counts) {
 
 namespace {
 
-// Waits until `guard` serves, then lets `load` run until `seconds` after the guard's start.
-absl::Status RunGuard(const NetworkState& network, lab::Guard& guard, const LoadFlags& load_flags, double seconds, Teller& teller,
-                      lab::LoadCounts& counts) {
-  const auto start = Clock::now();
-  std::unique_ptr<lab::Load> load;
-  auto next_check = start;
-  while (true) {
-    const double gone = std::chrono::duration<double>(Clock::now() - start).count();
-    if (gone >= seconds) break;
-    if (Interrupted()) return absl::CancelledError("interrupted");
-    if (guard.Ended()) return absl::InternalError(absl::StrCat("the relay ended; see ", network.GuardDirectory(guard.place()), "/log"));
-    if (!load && Clock::now() >= next_check) {
-      if (guard.Serving()) load = lab::Load::Start(network, {guard.ports()}, load_flags.options);
-      next_check = Clock::now() + std::chrono::seconds(1);
-    }
-    teller.Say(load ? "relay: under load" : "relay: starting", static_cast<std::uint64_t>(gone), static_cast<std::uint64_t>(seconds), "s");
-    std::this_thread::sleep_for(std::chrono::milliseconds(200));
-  }
-  if (!load) return absl::DeadlineExceededError("the relay did not stand in the consensus in this time; give it more --minutes");
-  counts = load->counts();
-  return absl::OkStatus();
-}
-
 // Brings a network up if need be, runs one relay in it, recorded into `tape`.
 absl::Status RecordGuard(const NetworkFlags& network_flags, const LoadFlags& load_flags, const GuardFlags& guard_flags, double seconds,
                          const std::string& tape, Teller& teller) {
@@ -176,15 +188,20 @@ absl::Status RecordGuard(const NetworkFlags& network_flags, const LoadFlags& loa
   if (options.place > lab::kGuardPlaces) return absl::InvalidArgumentError(absl::StrCat("--without-clients leaves places 1 to ", lab::kGuardPlaces - lab::kFirstQuietPlace + 1));
   if (!tape.empty()) options.prefix = RecordingPrefix(tape);
   UseAllocator(*allocator, options);
-  const absl::StatusOr<std::unique_ptr<lab::Guard>> guard = lab::Guard::Start(network->state(), options);
+  absl::StatusOr<std::unique_ptr<lab::Guard>> guard = lab::Guard::Start(network->state(), options);
   if (!guard.ok()) return guard.status();
-  lab::LoadCounts counts;
+  std::vector<std::unique_ptr<lab::Guard>> guards;
+  guards.push_back(*std::move(guard));
   LoadFlags load = load_flags;
   if (guard_flags.quiet) load.options = {.streams = 0, .directory_requests_per_second = 0, .connections = 0};
-  if (absl::Status status = RunGuard(network->state(), **guard, load, seconds, teller, counts); !status.ok()) return status;
-  const absl::StatusOr<lab::GuardMemory> memory = (*guard)->ReadMemory();
+  absl::StatusOr<LoadedRun> run = RunUnderLoad(network->state(), guards, load.options, seconds, teller, std::chrono::milliseconds(200));
+  if (!run.ok()) return run.status();
+  if (Interrupted()) return absl::CancelledError("interrupted");
+  const lab::LoadCounts counts = run->load->counts();
+  run->load.reset();
+  const absl::StatusOr<lab::GuardMemory> memory = guards[0]->ReadMemory();
   teller.Say("relay: ending", 0, 0, "");
-  if (absl::Status status = (*guard)->Stop(); !status.ok()) return status;
+  if (absl::Status status = guards[0]->Stop(); !status.ok()) return status;
   teller.End();
   if (memory.ok()) {
     absl::FPrintF(stderr, "relay under %s: %.1f MiB anonymous at the end, %.1f MiB peak\n", allocator->DisplayName(),

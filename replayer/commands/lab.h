@@ -3,7 +3,9 @@
 #ifndef HEAPTAPE_REPLAYER_COMMANDS_LAB_H_
 #define HEAPTAPE_REPLAYER_COMMANDS_LAB_H_
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -65,6 +67,20 @@ class BorrowedNetwork {
   std::unique_ptr<lab::Network> own_;
   lab::NetworkState state_;
 };
+
+// What RunUnderLoad() leaves: the load goes on until it is destroyed.
+struct LoadedRun {
+  std::unique_ptr<lab::Load> load;
+  double seconds = 0;         // since RunUnderLoad() was called
+  double loaded_seconds = 0;  // of them under load
+};
+
+// Lets relays that have just been started run side by side for `seconds`, under load from the moment on in which all of
+// them serve. `each_tick`, where given, is called every `tick` before they are looked at. Ctrl-C ends it early.
+// Internal where a relay ends, Cancelled on Ctrl-C before the load, DeadlineExceeded where not all came to serve.
+absl::StatusOr<LoadedRun> RunUnderLoad(const lab::NetworkState& network, const std::vector<std::unique_ptr<lab::Guard>>& relays,
+                                       const lab::LoadOptions& load, double seconds, Teller& teller, std::chrono::milliseconds tick,
+                                       const std::function<void()>& each_tick = {});
 
 // The command a program is started with to be recorded into `tape`.
 std::vector<std::string> RecordingPrefix(const std::string& tape);

@@ -8,7 +8,6 @@
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -176,39 +175,22 @@ absl::Status RunLive(const CompareFlags& flags, Teller& teller) {
     }
   }
 
-  double seconds = flags.minutes * 60;
-  std::unique_ptr<lab::Load> load;
-  for (auto next = start; ; next += std::chrono::seconds(2)) {
-    const double gone = std::chrono::duration<double>(Clock::now() - start).count();
-    if (Interrupted()) seconds = std::min(seconds, gone);
-    if (gone >= seconds) break;
-    bool all_serving = true;
+  const auto note_memory = [&] {
     for (std::size_t i = 0; i < guards.size(); ++i) {
-      if (guards[i]->Ended()) {
-        return absl::InternalError(absl::StrCat("the relay under ", relays[i].specification, " ended; see ", state.GuardDirectory(guards[i]->place()), "/log"));
-      }
       const absl::StatusOr<lab::GuardMemory> memory = guards[i]->ReadMemory();
-      if (memory.ok()) {
-        const auto time = static_cast<std::uint64_t>(std::chrono::duration<double, std::nano>(Clock::now() - start).count());
-        relays[i].anonymous.push_back({time, static_cast<double>(memory->anonymous_bytes)});
-        relays[i].peak_bytes = memory->peak_bytes - std::min(memory->peak_bytes, memory->file_bytes);
-      }
-      if (!load && all_serving && !guards[i]->Serving()) all_serving = false;
+      if (!memory.ok()) continue;
+      const auto time = static_cast<std::uint64_t>(std::chrono::duration<double, std::nano>(Clock::now() - start).count());
+      relays[i].anonymous.push_back({time, static_cast<double>(memory->anonymous_bytes)});
+      relays[i].peak_bytes = memory->peak_bytes - std::min(memory->peak_bytes, memory->file_bytes);
     }
-    if (!load && all_serving) {
-      std::vector<lab::RelayPorts> ports;
-      for (const auto& guard : guards) ports.push_back(guard->ports());
-      load = lab::Load::Start(state, ports, flags.load.options);
-    }
-    teller.Say(absl::StrCat(guards.size(), load ? " relays: under load" : " relays: starting"), static_cast<std::uint64_t>(gone),
-               static_cast<std::uint64_t>(seconds), "s");
-    std::this_thread::sleep_until(next + std::chrono::seconds(2));
-  }
-  if (!load && Interrupted()) return absl::CancelledError("interrupted");
-  if (!load) return absl::DeadlineExceededError("not all relays stood in the consensus in this time; give it more --minutes");
+  };
+  absl::StatusOr<LoadedRun> run =
+      RunUnderLoad(state, guards, flags.load.options, flags.minutes * 60, teller, std::chrono::seconds(2), note_memory);
+  if (!run.ok()) return run.status();
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   teller.End();
-  PrintCounts(load->counts());
-  load.reset();
+  PrintCounts(run->load->counts());
+  run->load.reset();
   // Kept before anything else can fail: it cannot be had again.
   if (absl::Status status = WriteWhole(flags.output + "/live.json", ToJson(relays, seconds).dump()); !status.ok()) return status;
   teller.Say("relays: ending", 0, 0, "");

@@ -5,7 +5,6 @@
 #include <iostream>
 #include <memory>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -21,8 +20,6 @@
 namespace heaptape::commands {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 struct RelayFlags {
   NetworkFlags network;
   LoadFlags load;
@@ -34,71 +31,48 @@ struct RelayFlags {
 
 struct Relay {
   std::string name;
-  std::unique_ptr<lab::Guard> guard;
   std::uint64_t cpu_ns = 0;
   lab::GuardMemory memory;
 };
 
-double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
 // "NAME" or "NAME=COMMAND...": the command stands before tor's own.
-absl::StatusOr<Relay> StartRelay(const lab::NetworkState& network, const RelayFlags& flags, const std::string& text, int place) {
-  Relay relay{.name = text.substr(0, text.find('='))};
-  lab::GuardOptions options = flags.guard.options;
-  options.place = place;
-  if (relay.name.size() < text.size()) {
-    for (const auto word : absl::StrSplit(text.substr(relay.name.size() + 1), ' ', absl::SkipEmpty())) options.prefix.emplace_back(word);
+absl::StatusOr<std::unique_ptr<lab::Guard>> StartRelay(const lab::NetworkState& network, lab::GuardOptions options, const std::string& text,
+                                                       std::string& name) {
+  name = text.substr(0, text.find('='));
+  if (name.size() < text.size()) {
+    for (const auto word : absl::StrSplit(text.substr(name.size() + 1), ' ', absl::SkipEmpty())) options.prefix.emplace_back(word);
   }
-  absl::StatusOr<std::unique_ptr<lab::Guard>> guard = lab::Guard::Start(network, options);
-  if (!guard.ok()) return guard.status();
-  relay.guard = *std::move(guard);
-  return relay;
+  return lab::Guard::Start(network, options);
 }
 
 // All start together, are loaded from the moment on in which all serve, and are measured at the same moment.
 absl::Status RunRelays(const RelayFlags& flags, const lab::NetworkState& network, Teller& teller, std::vector<Relay>& relays,
                        double& loaded_seconds) {
-  const auto start = Clock::now();
+  std::vector<std::unique_ptr<lab::Guard>> guards;
   for (const std::string& text : flags.relays) {
-    absl::StatusOr<Relay> relay = StartRelay(network, flags, text, static_cast<int>(relays.size()) + 1);
-    if (!relay.ok()) return relay.status();
-    relays.push_back(*std::move(relay));
+    lab::GuardOptions options = flags.guard.options;
+    options.place = static_cast<int>(guards.size()) + 1;
+    absl::StatusOr<std::unique_ptr<lab::Guard>> guard = StartRelay(network, options, text, relays.emplace_back().name);
+    if (!guard.ok()) return guard.status();
+    guards.push_back(*std::move(guard));
   }
-  std::unique_ptr<lab::Load> load;
-  Clock::time_point load_start;
-  for (double gone = 0; gone < flags.minutes * 60; gone = SecondsSince(start)) {
-    if (Interrupted()) return absl::CancelledError("interrupted");
-    bool all_serve = true;
-    for (const Relay& relay : relays) {
-      if (relay.guard->Ended()) {
-        return absl::InternalError(absl::StrCat("relay ", relay.name, " ended; see ", network.GuardDirectory(relay.guard->place()), "/log"));
-      }
-      all_serve = all_serve && (load || relay.guard->Serving());
-    }
-    if (!load && all_serve) {
-      std::vector<lab::RelayPorts> ports;
-      for (const Relay& relay : relays) ports.push_back(relay.guard->ports());
-      load = lab::Load::Start(network, ports, flags.load.options);
-      load_start = Clock::now();
-    }
-    teller.Say(absl::StrCat(relays.size(), load ? " relays: under load" : " relays: starting"), static_cast<std::uint64_t>(gone),
-               static_cast<std::uint64_t>(flags.minutes * 60), "s");
-    std::this_thread::sleep_for(std::chrono::milliseconds(load ? 200 : 1000));
-  }
-  if (!load) return absl::DeadlineExceededError("not all relays stood in the consensus in this time; give it more --minutes");
-  loaded_seconds = SecondsSince(load_start);
-  for (Relay& relay : relays) {
-    const absl::StatusOr<lab::GuardMemory> memory = relay.guard->ReadMemory();
-    const absl::StatusOr<std::uint64_t> cpu_ns = relay.guard->ReadCpuNs();
+  absl::StatusOr<LoadedRun> run =
+      RunUnderLoad(network, guards, flags.load.options, flags.minutes * 60, teller, std::chrono::milliseconds(200));
+  if (!run.ok()) return run.status();
+  if (Interrupted()) return absl::CancelledError("interrupted");
+  loaded_seconds = run->loaded_seconds;
+  for (std::size_t i = 0; i < relays.size(); ++i) {
+    const absl::StatusOr<lab::GuardMemory> memory = guards[i]->ReadMemory();
+    const absl::StatusOr<std::uint64_t> cpu_ns = guards[i]->ReadCpuNs();
     if (!memory.ok()) return memory.status();
     if (!cpu_ns.ok()) return cpu_ns.status();
-    relay.memory = *memory;
-    relay.cpu_ns = *cpu_ns;
+    relays[i].memory = *memory;
+    relays[i].cpu_ns = *cpu_ns;
   }
   teller.Say("relays: ending", 0, 0, "");
-  load.reset();
-  for (Relay& relay : relays) {
-    if (absl::Status status = relay.guard->Stop(); !status.ok()) return status;
+  run->load.reset();
+  for (const auto& guard : guards) {
+    if (absl::Status status = guard->Stop(); !status.ok()) return status;
   }
   return absl::OkStatus();
 }
