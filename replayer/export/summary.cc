@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <set>
 #include <tuple>
@@ -104,19 +105,20 @@ SummaryRow RowOf(const std::vector<const RunResult*>& runs) {
       if (row.error.empty()) row.error = *run->error;
     }
   }
-  for (const RowFigure& figure : RowFigures()) {
+  const auto band = [](const std::vector<const RunResult*>& of, const auto& figure) {
     std::vector<double> values;
-    for (const RunResult* run : good) values.push_back(figure.of(*run));
-    row.*figure.band = BandOf(std::move(values));
-  }
-  const auto median = [&](double RunResult::*figure) {
-    std::vector<double> values;
-    for (const RunResult* run : good) values.push_back(run->*figure);
-    return BandOf(std::move(values)).median;
+    for (const RunResult* run : of) values.push_back(figure(*run));
+    return BandOf(std::move(values));
   };
-  row.growth_low_bytes_per_day = median(&RunResult::growth_low_bytes_per_day);
-  row.growth_high_bytes_per_day = median(&RunResult::growth_high_bytes_per_day);
-  row.growth_by_day = SaysGrowthByDay(static_cast<std::uint64_t>(row.steady_window_ns.median));
+  for (const RowFigure& figure : RowFigures()) row.*figure.band = band(good, figure.of);
+  // Beside growth by the day, what was seen for a minute says nothing.
+  std::vector<const RunResult*> growing;
+  std::copy_if(good.begin(), good.end(), std::back_inserter(growing), [](const RunResult* run) { return SaysGrowthByDay(run->steady_window_ns); });
+  row.growth_by_day = !growing.empty();
+  if (growing.empty()) growing = good;
+  row.growth_bytes_per_day = band(growing, [](const RunResult& run) { return run.growth_bytes_per_day; });
+  row.growth_low_bytes_per_day = band(growing, [](const RunResult& run) { return run.growth_low_bytes_per_day; }).median;
+  row.growth_high_bytes_per_day = band(growing, [](const RunResult& run) { return run.growth_high_bytes_per_day; }).median;
   return row;
 }
 

@@ -41,7 +41,7 @@ struct SummaryRow {
   Band growth_bytes_per_day;
   double growth_low_bytes_per_day = 0, growth_high_bytes_per_day = 0;  // medians of the runs' intervals
   Band steady_window_ns;
-  bool growth_by_day = false;          // the median window suffices for it, see steady_state.h
+  bool growth_by_day = false;          // a window suffices for it (steady_state.h): of those runs alone
   Band peak_live_bytes, steady_live_bytes;
   Band overhead_share;                 // steady RSS over steady live bytes, less 1
   Band minor_faults, system_calls, wall_ns;

@@ -133,6 +133,26 @@ TEST(SummaryTest, PoolWeighsEveryTraceTheSame) {
   EXPECT_NEAR(*best->ratio, 97.0 / 217.0, 0.01);
 }
 
+TEST(SummaryTest, GrowthSeenForAMinuteIsNotPooledWithGrowthByTheDay) {
+  std::vector<ReplayReport> reports = Fleet();
+  for (RunResult& run : reports[1].runs) {
+    run.steady_window_ns = 60'000'000'000;
+    run.growth_bytes_per_day = 1e15;
+  }
+  const auto summaries = Summarize(reports, {.sort = SortKey::kName});
+  ASSERT_TRUE(summaries.ok()) << summaries.status();
+  ASSERT_EQ(summaries->size(), 3u);
+  const Summary &first = (*summaries)[0], &second = (*summaries)[1], &pooled = (*summaries)[2];
+  for (std::size_t i = 0; i < pooled.rows.size(); ++i) {
+    if (pooled.rows[i].failed_runs > 0) continue;
+    EXPECT_FALSE(second.rows[i].growth_by_day);
+    EXPECT_EQ(second.rows[i].growth_bytes_per_day.median, 1e15);
+    EXPECT_TRUE(pooled.rows[i].growth_by_day);
+    EXPECT_EQ(pooled.rows[i].growth_bytes_per_day.high, first.rows[i].growth_bytes_per_day.high);
+    EXPECT_EQ(pooled.rows[i].steady_rss_bytes.high, second.rows[i].steady_rss_bytes.high);
+  }
+}
+
 TEST(SummaryTest, GroundTruthStandsBesideTheReplayUnderTheSameAllocator) {
   const auto summaries = Summarize(OneTrace(), {});
   const std::string sentence = TruthSentence(summaries->front());

@@ -53,6 +53,13 @@ function cell(row, key, value, text, more = {}) {
   return element("td", { "data-row": row.label, "data-key": key, "data-value": value === null ? "" : String(value), ...more }, text);
 }
 
+// "+1.0 GiB/day (+0.9 GiB/day .. +1.1 GiB/day)", its band on a line of its own as those of other figures.
+function growthText(row) {
+  const [text, band] = row.growth.split(" (");
+  if (!band) return text;
+  return element("span", {}, text, element("small", { class: "band" }, band.replace(" .. ", " to ").replace(")", "")));
+}
+
 function growthTitle(row) {
   const window_days = row.growth_by_day ? 1 : row.steady_window_ns.median / 86400e9;
   const text = (value) => (row.growth_by_day ? format.growth(value) : format.bytes(value * window_days));
@@ -82,7 +89,7 @@ function verdictTable(summary, rows) {
       cell(row, "ratio", row.ratio, row.ratio === null ? "-" : `${row.ratio.toFixed(2)}x`),
       cell(row, "peak_rss_bytes", row.peak_rss_bytes.median, bandText(row.peak_rss_bytes, format.bytes)),
       cell(row, "end_rss_bytes", row.end_rss_bytes.median, format.bytes(row.end_rss_bytes.median)),
-      cell(row, "growth_bytes_per_day", row.growth_bytes_per_day.median, row.growth, { title: growthTitle(row) }),
+      cell(row, "growth_bytes_per_day", row.growth_bytes_per_day.median, growthText(row), { title: growthTitle(row) }),
       cell(row, "steady_live_bytes", row.steady_live_bytes.median, format.bytes(row.steady_live_bytes.median)),
       cell(row, "overhead_share", row.overhead_share.median, format.share(row.overhead_share.median)),
       cell(row, "minor_faults", row.minor_faults.median, format.count(row.minor_faults.median)),
