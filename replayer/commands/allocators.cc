@@ -1,4 +1,3 @@
-#include <cstdio>
 #include <map>
 #include <memory>
 #include <string>
@@ -17,6 +16,7 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/output.h"
+#include "replayer/commands/talk.h"
 #include "replayer/export/text_table.h"
 
 namespace heaptape::commands {
@@ -38,8 +38,6 @@ struct Arguments {
   // tunables
   std::string family;
 };
-
-void Talk(const std::string& sentence) { std::fprintf(stderr, "heaptape: %s\n", sentence.c_str()); }
 
 std::string CacheFolder(const Arguments& arguments) {
   return arguments.cache_folder.empty() ? DefaultCacheFolder() : arguments.cache_folder;
@@ -112,7 +110,7 @@ int RunList(const Arguments& arguments) {
   const absl::StatusOr<Listing> listing = ListAllocators({.cache_folder = CacheFolder(arguments),
                                                           .update = arguments.update,
                                                           .conformance = !arguments.no_check,
-                                                          .talk = TerminalForStdout().width > 0 ? heaptape::Talk(Talk) : nullptr,
+                                                          .talk = TerminalForStdout().width > 0 ? heaptape::Talk(Tell) : nullptr,
                                                           .cancelled = &StopOnInterrupt()});
   if (!listing.ok()) return Fail(listing.status());
   std::string text;
@@ -130,9 +128,9 @@ int RunList(const Arguments& arguments) {
       break;
   }
   if (absl::Status printed = Print(text); !printed.ok()) return Fail(printed);
-  for (const std::string& note : listing->notes) Talk(note);
+  for (const std::string& note : listing->notes) Tell(note);
   if (listing->releases.empty() && listing->notes.empty()) {
-    Talk("what Debian's releases have is not known yet: `heaptape allocators list --update` asks the mirror");
+    Tell("what Debian's releases have is not known yet: `heaptape allocators list --update` asks the mirror");
   }
   return kExitDone;
 }
@@ -162,10 +160,10 @@ int RunAdd(const Arguments& arguments) {
                                                         .options = arguments.options,
                                                         .cache_folder = CacheFolder(arguments),
                                                         .command = command,
-                                                        .talk = Talk,
+                                                        .talk = Tell,
                                                         .cancelled = &StopOnInterrupt()});
   if (!added.ok()) {
-    if (absl::IsCancelled(added.status())) Talk("interrupted; nothing half-finished is left");
+    if (absl::IsCancelled(added.status())) Tell("interrupted; nothing half-finished is left");
     return absl::IsCancelled(added.status()) ? kExitFailed : Fail(added.status());
   }
   const ResolvedAllocator& allocator = added->allocator;

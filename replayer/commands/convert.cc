@@ -16,6 +16,7 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
 #include "replayer/commands/interrupt.h"
+#include "replayer/commands/talk.h"
 #include "traces/convert/formats.h"
 #include "traces/format.h"
 
@@ -104,7 +105,7 @@ absl::Status Export(const Arguments& arguments) {
     return written;
   }, losses);
   written = std::fflush(file->get()) == 0 && written;
-  for (const std::string& sentence : (*reader)->damage()) std::fprintf(stderr, "heaptape: %s\n", sentence.c_str());
+  for (const std::string& sentence : (*reader)->damage()) Tell(sentence);
   if (!done.ok() || !written) {
     if (arguments.output != "-") unlink(arguments.output.c_str());
     if (interrupted) return absl::CancelledError("interrupted");

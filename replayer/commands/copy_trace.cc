@@ -2,12 +2,12 @@
 
 #include <unistd.h>
 
-#include <cstdio>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/progress.h"
+#include "replayer/commands/talk.h"
 
 namespace heaptape::commands {
 absl::StatusOr<NewTrace> NewTrace::Create(const std::string& path, bool replace, const TraceInfo& info,
@@ -52,7 +52,7 @@ absl::Status CopyTrace(TraceReader& reader, const std::string& output, bool repl
     status = Transcribe(reader, trace->writer(), options);
     if (status.ok()) status = trace->Finish();
   }
-  for (const std::string& sentence : reader.damage()) std::fprintf(stderr, "heaptape: %s\n", sentence.c_str());
+  for (const std::string& sentence : reader.damage()) Tell(sentence);
   return status;
 }
 

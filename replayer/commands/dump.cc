@@ -1,11 +1,11 @@
 // heaptape dump: a trace as text.
 
-#include <cstdio>
 #include <map>
 #include <memory>
 #include <string>
 
 #include "replayer/commands/commands.h"
+#include "replayer/commands/talk.h"
 #include "traces/dump_text.h"
 #include "traces/trace_reader.h"
 
@@ -41,7 +41,7 @@ void AddDump(CLI::App& program, int& status) {
     const absl::Status dumped = DumpTrace(**reader, format, [](std::string_view text) {
       return std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
     });
-    for (const std::string& sentence : (*reader)->damage()) std::fprintf(stderr, "heaptape: %s\n", sentence.c_str());
+    for (const std::string& sentence : (*reader)->damage()) Tell(sentence);
     if (!dumped.ok()) status = Fail(dumped);
     else if (std::fflush(stdout) != 0) status = Fail(absl::UnavailableError("cannot write to the standard output"));
     else if (!(*reader)->damage().empty()) status = kExitFailed;

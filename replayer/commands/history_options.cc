@@ -19,6 +19,7 @@
 #include "allocators/store.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/output.h"
+#include "replayer/commands/talk.h"
 #include "replayer/export/format.h"
 #include "replayer/fleet.h"
 #include "replayer/result_cache.h"
@@ -180,7 +181,7 @@ absl::StatusOr<std::unique_ptr<HistorySession>> HistorySession::Open(const Histo
   const std::string cache = DefaultCacheFolder();
   absl::StatusOr<GitMirror> mirror = GitMirror::Open(options.source, cache + "/git", &cancelled);
   if (!mirror.ok()) return mirror.status();
-  if (!mirror->warning().empty()) std::fprintf(stderr, "heaptape: %s\n", mirror->warning().c_str());
+  if (!mirror->warning().empty()) Tell(mirror->warning());
   session->mirror_ = *std::move(mirror);
 
   ReplayOptions replay = options.judge.replay;

@@ -18,6 +18,7 @@
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/output.h"
 #include "replayer/commands/progress.h"
+#include "replayer/commands/talk.h"
 #include "replayer/export/csv.h"
 #include "replayer/export/format.h"
 #include "replayer/export/json.h"
@@ -204,7 +205,7 @@ int RunReplay(ReplayArguments arguments) {
   const absl::StatusOr<std::string> text = Formatted(*reports, arguments);
   if (!text.ok()) return Fail(text.status());
   if (absl::Status printed = Print(*text); !printed.ok()) return Fail(printed);
-  for (const std::string& remark : Remarks(*reports)) std::fprintf(stderr, "heaptape: %s\n", remark.c_str());
+  for (const std::string& remark : Remarks(*reports)) Tell(remark);
   for (const ReplayReport& report : *reports) {
     for (const RunResult& run : report.runs) {
       if (!run.error) return kExitDone;

@@ -1,0 +1,31 @@
+// Where sentences are broken on a terminal.
+
+#include "replayer/commands/talk.h"
+
+#include "gtest/gtest.h"
+
+namespace heaptape::commands {
+namespace {
+
+TEST(WrapWordsTest, BreaksAtSpacesAlone) {
+  EXPECT_EQ(WrapWords("heaptape: this sentence is too long", 20, 2), "heaptape: this\n  sentence is too\n  long");
+}
+
+TEST(WrapWordsTest, ALineMayBeFull) {
+  EXPECT_EQ(WrapWords("aaaa bbbbb cc", 10, 2), "aaaa bbbbb\n  cc");
+}
+
+TEST(WrapWordsTest, LeavesLongWordsWhole) {
+  EXPECT_EQ(WrapWords("see /a/very/long/path/to/guard.tape now", 12, 2), "see\n  /a/very/long/path/to/guard.tape\n  now");
+}
+
+TEST(WrapWordsTest, KeepsLineBreaksThatAreThere) {
+  EXPECT_EQ(WrapWords("first line\nsecond line", 14, 2), "first line\nsecond line");
+}
+
+TEST(WrapWordsTest, ChangesNothingWithoutAWidth) {
+  EXPECT_EQ(WrapWords("two  spaces and a long sentence", 0, 2), "two  spaces and a long sentence");
+}
+
+}  // namespace
+}  // namespace heaptape::commands
