@@ -1,6 +1,5 @@
 // heaptape compare: two results of the same recordings, what changed, and whether that may be.
 
-#include <cstdio>
 #include <map>
 #include <memory>
 #include <string>
@@ -11,6 +10,7 @@
 #include "nlohmann/json.hpp"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/output.h"
+#include "replayer/commands/talk.h"
 #include "replayer/compare.h"
 #include "replayer/export/format.h"
 #include "replayer/export/text_table.h"
@@ -77,6 +77,7 @@ std::string ToJson(const Comparison& comparison) {
     out["base_verdict"] = VerdictName(row.base_verdict);
     out["new_verdict"] = VerdictName(row.now_verdict);
     out["failure"] = row.failure.empty() ? nlohmann::ordered_json(nullptr) : nlohmann::ordered_json(row.failure);
+    out["growth_by_day"] = row.short_window_ns == 0;
     out["changes"] = nlohmann::ordered_json::object();
     for (const Change& change : row.changes) {
       nlohmann::ordered_json& figure = out["changes"][FigureName(change.figure)];
@@ -119,7 +120,7 @@ int RunCompare(const CompareArguments& arguments) {
       break;
   }
   if (const absl::Status printed = Print(text); !printed.ok()) return Fail(printed);
-  for (const std::string& broken : comparison->broken) std::fprintf(stderr, "heaptape: %s\n", broken.c_str());
+  for (const std::string& broken : comparison->broken) Tell(broken);
   return comparison->broken.empty() ? kExitDone : kExitThresholdExceeded;
 }
 

@@ -1,6 +1,8 @@
 """Runs the commands of the example workflows in replayer/GATING.md, and checks that the gate they build closes.
 
-Usage: gating_test.py GATING.md BIN_DIR TESTS_DIR LIBRARY
+The JSON of the comparison is held to the schema in the repository, and its names to NUMBERS.md.
+
+Usage: gating_test.py REPLAYER_SOURCE_DIR BIN_DIR TESTS_DIR LIBRARY
 """
 
 import json
@@ -11,15 +13,31 @@ import subprocess
 import sys
 import tempfile
 
+import jsonschema
+
 
 def commands_of(workflow):
     found = [re.match(r"\s*- (?:run: )?(heaptape .*)$", line) for line in workflow.splitlines()]
     return [match.group(1) for match in found if match]
 
 
+def check_comparison(comparison, replayer_dir):
+    validator = jsonschema.Draft7Validator(json.load(open(replayer_dir + "/export/comparison.schema.json")))
+    errors = [f"{list(error.absolute_path)}: {error.message[:200]}" for error in validator.iter_errors(comparison)]
+    assert not errors, errors
+    numbers = open(replayer_dir + "/NUMBERS.md").read()
+    row = comparison["rows"][0]
+    figure = row["changes"]["steady"]
+    assert figure["broken"] == "+3%" and figure["new"] > figure["base"], row
+    for name in (*comparison, *row, *row["changes"], *figure):
+        assert f"`{name}`" in numbers, f"{name} is not in NUMBERS.md"
+    figure["noise"] = -1
+    assert not validator.is_valid(comparison)
+
+
 def main():
-    document, bin_dir, tests_dir, library = sys.argv[1:]
-    text = open(document).read()
+    replayer_dir, bin_dir, tests_dir, library = sys.argv[1:]
+    text = open(replayer_dir + "/GATING.md").read()
     workflows = {name: text.split(f"## {name}\n")[1].split("```yaml\n")[1].split("```")[0] for name in ("GitHub Actions", "GitLab")}
     for name, workflow in workflows.items():
         folder = tempfile.mkdtemp(prefix="heaptape-gating-")
@@ -50,6 +68,9 @@ def main():
             done = run(gate)
             assert done.returncode == 3, f"{name}: status {done.returncode}"
             assert "steady is up by" in done.stderr and "allowed is +3%" in done.stderr, done.stderr
+            done = run(gate + " --format json")
+            assert done.returncode == 3, f"{name}: status {done.returncode}"
+            check_comparison(json.loads(done.stdout), replayer_dir)
             print(f"{name}: {len(commands)} commands, and the gate closes: {done.stderr.strip().splitlines()[0]}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
