@@ -15,7 +15,7 @@ import tempfile
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--enable-logging=stderr"]
 
-# Runs after the page's own script: presses every button once and writes down what only a browser knows.
+# Runs after the page's own script: presses every button once, points at the first chart and writes down what only a browser knows.
 PROBE = """
 <script>
   const report = {};
@@ -29,11 +29,18 @@ PROBE = """
   for (const button of document.querySelectorAll(".save button")) button.click();
   report.resources = performance.getEntriesByType("resource").map((entry) => entry.name).filter((name) => !name.startsWith("data:") && !name.startsWith("blob:"));
   const buttons = document.querySelectorAll(".save button").length;
+  const chart = document.getElementById("chart-over-time");
+  if (chart) {
+    const place = chart.getBoundingClientRect();
+    const at = { clientX: place.left + 0.43 * place.width, clientY: place.top + place.height / 2, bubbles: true };
+    chart.firstElementChild.dispatchEvent(new MouseEvent("mousemove", at));
+  }
   let waits = 0;
   const timer = setInterval(() => {
     if (saved.length < buttons && ++waits < 150) return;
     clearInterval(timer);
     report.saved = saved;
+    report.hover = [...document.querySelectorAll("#chart-over-time .tip-row span")].map((name) => name.textContent);
     document.documentElement.dataset.probe = JSON.stringify(report);
   }, 100);
 </script>
@@ -130,6 +137,8 @@ def check_charts(page, results, summary):
                 (run["allocator"], run["version"]) == (row["allocator"], row["version"])]
         assert close(lines[row["label"]], sum(runs[0]["series"]["heap_rss_bytes"])), row["label"]
     assert close(lines["live bytes"], sum(results["runs"][0]["series"]["live_bytes"]))
+    hovered = [row["label"] for row in good] + ["live bytes", "recorded process"]
+    assert sorted(page.probe["hover"]) == sorted(hovered), page.probe["hover"]
     assert close(lines["recorded process"], sum(results["traces"][0]["truth"]["heap_rss_bytes"]))
     assert close(page.charts["distribution"]["sums"]["runs"], sum(run["steady_rss_bytes"] for run in results["runs"]))
     assert sum(name.startswith("trajectory-") for name in page.charts) == len(good)

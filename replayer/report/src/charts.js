@@ -118,6 +118,18 @@ export function points(series, key) {
   return series.time_ns.map((time, i) => [seconds(time), series[key][i]]);
 }
 
+// The value that a line of [time, value] has at some time: that of the last point before it.
+function valueAt(line, time) {
+  let low = 0;
+  let high = line.length;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (line[middle][0] <= time) low = middle;
+    else high = middle;
+  }
+  return line[low][1];
+}
+
 function liveArea(look, run) {
   return line("live bytes", look.muted, points(run.series, "live_bytes"), {
     lineStyle: { width: 1, color: look.muted, opacity: 0.45 }, areaStyle: { color: look.muted, opacity: 0.18 }, z: 1,
@@ -157,9 +169,10 @@ export function overTime(look, rows, truth, width) {
   const shown = rows.filter((row) => row.runs.length > 0).map((row) => row.runs[0].series);
   const highest = highestOf(...shown.map((columns) => columns.heap_rss_bytes), ...shown.map((columns) => columns.live_bytes),
     truth ? truth.heap_rss_bytes : []);
+  const selected = {};  // draw() keeps in it what the reader has switched off in the legend
   return {
     ...base(look),
-    legend: { top: 4, left: 8, icon: "roundRect", itemWidth: 16, itemHeight: 4, itemGap: 18, textStyle: { color: look.text } },
+    legend: { selected, top: 4, left: 8, icon: "roundRect", itemWidth: 16, itemHeight: 4, itemGap: 18, textStyle: { color: look.text } },
     grid: { left: 12, right: 20, top: 18 + kLegendLine * legendLines(series.map((each) => each.name), width), bottom: 64, containLabel: true },
     dataZoom: [{ type: "inside", filterMode: "none" }, { type: "slider", height: 24, bottom: 12, filterMode: "none", labelFormatter: (value) => axisTime(value), textStyle: { color: look.muted } }],
     xAxis: timeAxis(look, lengthOf(rows, truth), innerWidth < 600 ? 4 : 8),
@@ -167,9 +180,14 @@ export function overTime(look, rows, truth, width) {
     tooltip: {
       ...base(look).tooltip,
       trigger: "axis",
-      formatter: (items) =>
-        tooltipRows(`after ${axisTime(items[0].axisValue)}`, [...items].sort((a, b) => b.value[1] - a.value[1]).map((item) => (
-          { colour: item.color, name: item.seriesName, value: format.bytes(item.value[1]) }))),
+      // Of every line, whether it was sampled at this very moment or not.
+      formatter: (items) => {
+        const time = items[0].axisValue;
+        const shown = series.filter((each) => selected[each.name] !== false && each.data.length > 0);
+        return tooltipRows(`after ${axisTime(time)}`, shown.map((each) => ({ each, value: valueAt(each.data, time) }))
+          .sort((a, b) => b.value - a.value)
+          .map(({ each, value }) => ({ colour: each.itemStyle.color, name: each.name, value: format.bytes(value) })));
+      },
     },
     series,
   };
@@ -341,5 +359,6 @@ export function drawnSums(chart) {
 export function draw(element, option) {
   const chart = echarts.init(element, null, { renderer: "svg" });
   chart.setOption(option, { notMerge: true });
+  chart.on("legendselectchanged", (event) => Object.assign(option.legend.selected || {}, event.selected));
   return chart;
 }

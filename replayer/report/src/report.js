@@ -109,7 +109,13 @@ function save(name, blob) {
 
 // A chart follows its place: the layout moves when its neighbours arrive, and when a phone is turned.
 const sizes = new ResizeObserver((entries) => {
-  for (const { target } of entries) drawn.find(({ area }) => area === target)?.chart.resize();
+  for (const { target } of entries) {
+    const changed = drawn.find(({ area }) => area === target);
+    if (!changed || changed.width === target.clientWidth) continue;
+    changed.width = target.clientWidth;
+    changed.chart.resize();
+    changed.chart.setOption({ grid: changed.option().grid });  // room for the legend's lines
+  }
 });
 
 function svgText(chart) {
@@ -139,7 +145,7 @@ function figure(into, name, title, note, option, height, level = "h2") {
   area.dataset.sums = JSON.stringify(charts.drawnSums(chart));
   svg.addEventListener("click", () => save(`${name}.svg`, new Blob([svgText(chart)], { type: "image/svg+xml" })));
   png.addEventListener("click", () => savePng(`${name}.png`, chart));
-  drawn.push({ chart, area, option });
+  drawn.push({ chart, area, option, width: area.clientWidth });
   sizes.observe(area);
 }
 
