@@ -110,7 +110,7 @@ absl::StatusOr<ServicePlan> PlanService(const ServiceOptions& options) {
   command.erase(0, command.find_first_not_of("-@:+! \t"));
   const std::string program = command.substr(0, command.find_first_of(" \t"));
   if (!absl::StartsWith(program, "/")) {
-    return absl::FailedPreconditionError(absl::StrCat(plan.unit_path, ": has no ExecStart= with the path of a program to record."));
+    return absl::FailedPreconditionError(absl::StrCat(plan.unit_path, ": has no ExecStart= with the path of a program to record. Name a unit that starts one."));
   }
   const std::string others_preload = ExistingPreload(text);
   plan.drop_in = absl::StrCat(
@@ -159,7 +159,7 @@ absl::Status RemoveService(const ServicePlan& plan) {
   std::error_code error;
   if (!fs::remove(plan.drop_in_path, error)) {
     if (error) return absl::PermissionDeniedError(absl::StrCat(plan.drop_in_path, ": cannot be removed. Run this as root."));
-    return absl::NotFoundError(absl::StrCat(plan.drop_in_path, ": not there, so nothing is to be removed."));
+    return absl::NotFoundError(absl::StrCat(plan.drop_in_path, ": not there, so nothing is to be removed. See systemctl cat for other drop-ins of the unit."));
   }
   fs::remove(fs::path(plan.drop_in_path).parent_path(), error);  // if it was ours alone
   if (plan.apparmor_path.empty()) return absl::OkStatus();

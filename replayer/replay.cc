@@ -230,7 +230,7 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   settings.null_allocator = allocator.family == kNullAllocator;
   if (allocator.library_path.size() >= sizeof(settings.library_path) ||
       allocator.symbol_prefix.size() >= sizeof(settings.symbol_prefix)) {
-    return absl::InvalidArgumentError(absl::StrCat("the path of ", allocator.family, " is too long"));
+    return absl::InvalidArgumentError(absl::StrCat("the path of ", allocator.family, " is too long; move the library to a shorter one"));
   }
   strcpy(settings.library_path, allocator.library_path.c_str());
   strcpy(settings.symbol_prefix, allocator.symbol_prefix.c_str());

@@ -346,7 +346,7 @@ absl::Status LoadTrace(const LineSource& source,
     }
   }
   if (writer == nullptr) {
-    if (number == 0) return absl::InvalidArgumentError("the input is empty");
+    if (number == 0) return absl::InvalidArgumentError("the input is empty; give what heaptape dump printed");
     auto created = create(info);
     if (!created.ok()) return created.status();
     writer = *created;

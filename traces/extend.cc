@@ -128,7 +128,7 @@ class Extender {
       if (!block.ok()) return block.status();
       if (block->events.empty()) return absl::OkStatus();
       if (!reader_.damage().empty()) {
-        return absl::DataLossError(absl::StrCat(reader_.damage().front(), "; only an undamaged trace can be extended"));
+        return absl::DataLossError(absl::StrCat(reader_.damage().front(), "; only an undamaged trace can be extended: copy the readable part with heaptape cut first"));
       }
       if (options_.cancelled && options_.cancelled->load()) return absl::CancelledError("stopped");
       if (!writer_.status().ok()) return writer_.status();
@@ -172,7 +172,7 @@ class Extender {
     if (!done_ && Stretched(time_ns) == seam_.start_ns) {
       return absl::InvalidArgumentError("at this pace the stretch takes no time; choose a longer one or a higher pace");
     }
-    if (gap) return absl::DataLossError("the trace has gaps (lost events); only a whole trace can be extended");
+    if (gap) return absl::DataLossError("the trace has gaps (lost events); only a whole trace can be extended: record anew, or extend a part without gaps (heaptape cut)");
     if (!in_stretch || time_ns <= seam_.start_ns) {
       return absl::InvalidArgumentError(
           "the stretch to repeat holds no time; choose it within the trace's duration (heaptape inspect shows that)");
@@ -397,10 +397,10 @@ class Extender {
 absl::StatusOr<ExtendSummary> ExtendTrace(TraceReader& reader, const ExtendOptions& options, TraceWriter& writer) {
   if (!(options.pace >= 1e-6 && options.pace <= 1e9)) return absl::InvalidArgumentError("the pace must lie between 1e-6 and 1e9");
   if (options.stretch_end_ns && options.stretch_end_ns <= options.stretch_start_ns) {
-    return absl::InvalidArgumentError("the stretch to repeat ends before it begins");
+    return absl::InvalidArgumentError("the stretch to repeat ends before it begins; give --from below --to");
   }
   if (options.duration_ns > std::numeric_limits<std::uint64_t>::max() / 4) {
-    return absl::InvalidArgumentError("the duration is longer than a trace can say");
+    return absl::InvalidArgumentError("the duration is longer than a trace can say; use a shorter one");
   }
   return Extender(reader, options, writer).Run();
 }

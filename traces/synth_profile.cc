@@ -101,9 +101,9 @@ std::uint64_t SynthProfile::call_count() const {
 }
 
 absl::Status CheckProfile(const SynthProfile& profile) {
-  if (profile.phases.empty()) return absl::InvalidArgumentError("profile: it has no phases");
+  if (profile.phases.empty()) return absl::InvalidArgumentError("profile: it has no phases; give at least one");
   if (profile.repeat_from >= profile.phases.size()) {
-    return absl::InvalidArgumentError("profile: repeat_from names a phase that does not exist");
+    return absl::InvalidArgumentError("profile: repeat_from names a phase that does not exist; use 0 for the first");
   }
   std::size_t class_count = 0;
   std::uint64_t call_count = 0;
@@ -351,7 +351,7 @@ absl::StatusOr<std::vector<WeightedRange>> ParseDistribution(const std::string& 
       char* end = nullptr;
       weight = std::strtod(item.c_str() + colon + 1, &end);
       if (end == item.c_str() + colon + 1 || *end || !IsWeight(weight)) {
-        return absl::InvalidArgumentError(absl::StrCat("\"", item, "\": after the colon stands a weight of at least 0"));
+        return absl::InvalidArgumentError(absl::StrCat("\"", item, "\": after the colon stands a weight of at least 0; write for example 16-4K:3"));
       }
     }
     auto shape = ParseShape(item.substr(0, colon), binary);
@@ -362,7 +362,7 @@ absl::StatusOr<std::vector<WeightedRange>> ParseDistribution(const std::string& 
       if (range.weight > 0) ranges.push_back(range);
     }
   }
-  if (ranges.empty()) return absl::InvalidArgumentError(absl::StrCat("\"", text, "\": all weights are 0"));
+  if (ranges.empty()) return absl::InvalidArgumentError(absl::StrCat("\"", text, "\": all weights are 0; give one that is more"));
   return ranges;
 }
 
@@ -620,7 +620,7 @@ class Observer {
 }  // namespace
 
 absl::StatusOr<SynthProfile> FitProfile(TraceReader& reader, std::size_t phase_count) {
-  if (phase_count == 0 || phase_count > 100) return absl::InvalidArgumentError("a profile has 1 to 100 phases");
+  if (phase_count == 0 || phase_count > 100) return absl::InvalidArgumentError("a profile has 1 to 100 phases; choose a number in between");
   absl::Status status = reader.Seek(0);
   if (!status.ok()) return status;
   const std::uint64_t event_count = std::max<std::uint64_t>(1, reader.summary().event_count);
@@ -631,7 +631,7 @@ absl::StatusOr<SynthProfile> FitProfile(TraceReader& reader, std::size_t phase_c
     if (!block.ok()) return block.status();
     if (block->events.empty()) break;
     if (!reader.damage().empty()) {
-      return absl::DataLossError(absl::StrCat(reader.damage().front(), "; a profile is fitted to undamaged traces only"));
+      return absl::DataLossError(absl::StrCat(reader.damage().front(), "; a profile is fitted to undamaged traces only: copy the readable part with heaptape cut first"));
     }
     for (const Event& event : block->events) {
       const double share = static_cast<double>(seen++) / static_cast<double>(event_count);
@@ -639,7 +639,7 @@ absl::StatusOr<SynthProfile> FitProfile(TraceReader& reader, std::size_t phase_c
     }
   }
   SynthProfile profile = observer.Finish();
-  if (profile.phases.empty()) return absl::InvalidArgumentError("the trace holds no allocations to fit a profile to");
+  if (profile.phases.empty()) return absl::InvalidArgumentError("the trace holds no allocations to fit a profile to; record one that does (heaptape inspect shows them)");
   status = CheckProfile(profile);
   if (!status.ok()) return absl::InternalError(absl::StrCat("the fitted profile is not usable: ", status.message()));
   return profile;

@@ -57,7 +57,7 @@ class Transcriber {
       if (!writer_.status().ok()) return writer_.status();
       if (options_.progress) options_.progress(event_);
     }
-    if (!begun_) return absl::OutOfRangeError("the trace ends before the time at which the copy should begin");
+    if (!begun_) return absl::OutOfRangeError("the trace ends before the time at which the copy should begin; choose an earlier one (heaptape inspect shows the duration)");
     return Finish();
   }
 

@@ -131,7 +131,7 @@ absl::Status Convert(const Arguments& arguments) {
   if (is_trace && arguments.to.empty())
     return absl::InvalidArgumentError(absl::StrCat(arguments.input, ": is a trace; say with --to what to make of it: ", Names()));
   if (!is_trace && !arguments.to.empty())
-    return absl::InvalidArgumentError(absl::StrCat(arguments.input, ": not a heaptape trace; only those can be turned into ", arguments.to));
+    return absl::InvalidArgumentError(absl::StrCat(arguments.input, ": not a heaptape trace; only those can be turned into ", arguments.to, ": make one of it first, without --to"));
   return is_trace ? Export(arguments) : Import(arguments);
 }
 

@@ -24,7 +24,7 @@ absl::Status Cut(const Arguments& arguments) {
   if (!reader.ok()) return reader.status();
   if (arguments.from_ns > (*reader)->summary().duration_ns)
     return absl::InvalidArgumentError(absl::StrCat(arguments.input, ": ends after ", (*reader)->summary().duration_ns / 1'000'000,
-                                                   " ms, before --from"));
+                                                   " ms, before --from; choose an earlier one"));
   TranscribeOptions options;
   options.from_ns = arguments.from_ns;
   options.to_ns = arguments.to_ns;

@@ -185,7 +185,7 @@ absl::Status RecordGuard(const NetworkFlags& network_flags, const LoadFlags& loa
   if (!network.ok()) return network.status();
   lab::GuardOptions options = guard_flags.options;
   if (guard_flags.quiet && options.place < lab::kFirstQuietPlace) options.place += lab::kFirstQuietPlace - 1;
-  if (options.place > lab::kGuardPlaces) return absl::InvalidArgumentError(absl::StrCat("--without-clients leaves places 1 to ", lab::kGuardPlaces - lab::kFirstQuietPlace + 1));
+  if (options.place > lab::kGuardPlaces) return absl::InvalidArgumentError(absl::StrCat("--without-clients leaves places 1 to ", lab::kGuardPlaces - lab::kFirstQuietPlace + 1, "; give one of them"));
   if (!tape.empty()) options.prefix = RecordingPrefix(tape);
   UseAllocator(*allocator, options);
   absl::StatusOr<std::unique_ptr<lab::Guard>> guard = lab::Guard::Start(network->state(), options);
@@ -299,7 +299,7 @@ void AddDown(CLI::App& lab_command, int& status) {
     if (!found.ok()) {
       status = Fail(found.status());
     } else if (!*found) {
-      status = Fail(absl::NotFoundError(absl::StrCat(flags->options.directory, ": no network is up there")));
+      status = Fail(absl::NotFoundError(absl::StrCat(flags->options.directory, ": no network is up there; see --dir")));
     }
   });
 }

@@ -1,7 +1,7 @@
 #include "replayer/commands/manual.h"
 
 #include <algorithm>
-#include <cstdio>
+#include <cctype>
 #include <functional>
 #include <memory>
 #include <sstream>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "replayer/commands/commands.h"
+#include "replayer/commands/output.h"
 
 namespace heaptape::commands {
 namespace {
@@ -83,6 +84,13 @@ void ManExamples(std::ostringstream& out, const std::string& footer) {
   out << ".PP\n.nf\n" << Roff(footer) << (footer.back() == '\n' ? "" : "\n") << ".fi\n";
 }
 
+void ManExamplesSection(std::ostringstream& out, const std::string& footer) {
+  if (footer.empty()) return;
+  out << ".SH EXAMPLES\n";
+  // The section's heading says it already.
+  ManExamples(out, footer.rfind("Example", 0) == 0 ? footer.substr(footer.find('\n') + 1) : footer);
+}
+
 std::string ShellQuoted(const std::string& text) {
   std::string out = "'";
   for (const char c : text) {
@@ -117,27 +125,81 @@ std::vector<std::string> CommandNames(const CLI::App& app) {
 
 }  // namespace
 
-std::string ManPage(const CLI::App& program) {
-  std::ostringstream out;
-  out << ".TH HEAPTAPE 1 \"\" \"heaptape " HEAPTAPE_VERSION "\" \"User Commands\"\n"
-      << ".SH NAME\nheaptape \\- record a program's allocations and replay them against any allocator\n"
-      << ".SH SYNOPSIS\n.B heaptape\n\\fICOMMAND\\fR [\\fIOPTION\\fR]...\n"
-      << ".SH DESCRIPTION\n"
-      << Roff(program.get_description()) << "\n";
-  ManOptions(out, program);
-  ManExamples(out, program.get_footer());
-  out << ".SH COMMANDS\n";
-  EachCommand(program, "", [&](const std::string& path, const CLI::App& command) {
-    out << ".SS \"heaptape " << Roff(path) << "\"\n" << Roff(command.get_description()) << "\n";
-    ManOptions(out, command);
-    ManExamples(out, command.get_footer());
-  });
+namespace {
+
+std::string PageName(const CLI::App& program, const CLI::App* command) {
+  return command == nullptr ? program.get_name() : program.get_name() + "-" + command->get_name();
+}
+
+void ManHead(std::ostringstream& out, const std::string& name, const std::string& synopsis, const std::string& description) {
+  std::string upper = name, brief = FirstLine(description);
+  std::transform(upper.begin(), upper.end(), upper.begin(), [](unsigned char c) { return std::toupper(c); });
+  // As `whatis` shows it: no sentence.
+  if (!brief.empty() && brief.back() == '.') brief.pop_back();
+  if (!brief.empty()) brief[0] = static_cast<char>(std::tolower(static_cast<unsigned char>(brief[0])));
+  out << ".TH " << Roff(upper) << " 1 \"\" \"heaptape " HEAPTAPE_VERSION "\" \"User Commands\"\n"
+      << ".SH NAME\n" << Roff(name) << " \\- " << Roff(brief) << "\n"
+      << ".SH SYNOPSIS\n" << synopsis << "\n"
+      << ".SH DESCRIPTION\n" << Roff(description) << "\n";
+}
+
+void ManTail(std::ostringstream& out, const CLI::App& program, const CLI::App* command) {
   out << ".SH EXIT STATUS\n"
          "0 done; 1 failed; 2 wrong usage; 3 a threshold was exceeded. \\fBheaptape record\\fR returns the\n"
          "recorded program's own status.\n"
          ".SH ENVIRONMENT\n.TP\n\\fBNO_COLOR\\fR\nNo colour, whatever the terminal can do.\n"
          ".TP\n\\fBXDG_CACHE_HOME\\fR\nWhere allocators that were built or unpacked, and finished replays, are kept\n"
-         "(default: ~/.cache).\n";
+         "(default: ~/.cache).\n"
+         ".SH SEE ALSO\n";
+  std::vector<std::string> pages;
+  if (command != nullptr) pages.push_back("\\fB" + Roff(PageName(program, nullptr)) + "\\fR(1)");
+  for (const CLI::App* other : ShownCommands(program)) {
+    if (other != command) pages.push_back("\\fB" + Roff(PageName(program, other)) + "\\fR(1)");
+  }
+  out << Join(pages, ",\n") << "\n.PP\nThe documents in /usr/share/doc/heaptape; messages.md explains the messages.\n";
+}
+
+std::string Synopsis(const CLI::App& program, const CLI::App& command) {
+  std::string out = ".B " + Roff(program.get_name() + " " + command.get_name());
+  if (!ShownCommands(command).empty()) out += "\n\\fICOMMAND\\fR";
+  out += "\n[\\fIOPTION\\fR]...";
+  for (const CLI::Option* option : ShownOptions(command)) {
+    if (!Flags(*option).empty()) continue;
+    const std::string name = "\\fI" + Roff(option->get_name(true)) + "\\fR";
+    const std::string many = option->get_items_expected_max() > 1 ? "..." : "";
+    out += "\n" + (option->get_required() ? name : "[" + name + "]") + many;
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string ManPage(const CLI::App& program) {
+  std::ostringstream out;
+  ManHead(out, PageName(program, nullptr), ".B heaptape\n\\fICOMMAND\\fR [\\fIOPTION\\fR]...", program.get_description());
+  ManOptions(out, program);
+  out << ".SH COMMANDS\n";
+  for (const CLI::App* command : ShownCommands(program)) {
+    out << ".TP\n\\fB" << Roff(PageName(program, command)) << "\\fR(1)\n" << Roff(FirstLine(command->get_description())) << "\n";
+  }
+  ManExamplesSection(out, program.get_footer());
+  ManTail(out, program, nullptr);
+  return out.str();
+}
+
+std::string ManPage(const CLI::App& program, const CLI::App& command) {
+  std::ostringstream out;
+  ManHead(out, PageName(program, &command), Synopsis(program, command), command.get_description());
+  out << ".SH OPTIONS\n";
+  ManOptions(out, command);
+  if (!ShownCommands(command).empty()) out << ".SH COMMANDS\n";
+  EachCommand(command, command.get_name(), [&](const std::string& path, const CLI::App& part) {
+    out << ".SS \"heaptape " << Roff(path) << "\"\n" << Roff(part.get_description()) << "\n";
+    ManOptions(out, part);
+    ManExamples(out, part.get_footer());
+  });
+  ManExamplesSection(out, command.get_footer());
+  ManTail(out, program, &command);
   return out.str();
 }
 
@@ -233,20 +295,31 @@ std::string FishCompletion(const CLI::App& program) {
   return out.str();
 }
 
+absl::Status WriteManPages(const CLI::App& program, const std::string& folder) {
+  absl::Status status = WriteWhole(folder + "/" + PageName(program, nullptr) + ".1", ManPage(program));
+  for (const CLI::App* command : ShownCommands(program)) {
+    if (status.ok()) status = WriteWhole(folder + "/" + PageName(program, command) + ".1", ManPage(program, *command));
+  }
+  return status;
+}
+
 void AddManual(CLI::App& program, int& status) {
-  CLI::App* command = program.add_subcommand("manual", "Prints the man page or a shell's completions");
+  CLI::App* command = program.add_subcommand("manual", "Writes the man pages, or prints a shell's completions");
   command->group("");  // hidden
   auto kind = std::make_shared<std::string>();
+  auto folder = std::make_shared<std::string>();
   command->add_option("kind", *kind, "man, bash, zsh or fish")
       ->required()
       ->check(CLI::IsMember({"man", "bash", "zsh", "fish"}));
-  command->callback([&program, &status, kind] {
-    const std::string text = *kind == "man"    ? ManPage(program)
-                             : *kind == "bash" ? BashCompletion(program)
-                             : *kind == "zsh"  ? ZshCompletion(program)
-                                               : FishCompletion(program);
-    std::fputs(text.c_str(), stdout);
-    status = kExitDone;
+  command->add_option("folder", *folder, "Where the man pages are written to")->check(CLI::ExistingDirectory);
+  command->callback([&program, &status, kind, folder] {
+    absl::Status done;
+    if (*kind == "man") {
+      done = folder->empty() ? Print(ManPage(program)) : WriteManPages(program, *folder);
+    } else {
+      done = Print(*kind == "bash" ? BashCompletion(program) : *kind == "zsh" ? ZshCompletion(program) : FishCompletion(program));
+    }
+    status = done.ok() ? kExitDone : Fail(done);
   });
 }
 

@@ -9,13 +9,15 @@
 
 namespace heaptape::commands {
 
-std::string ManPage(const CLI::App& program);           // roff for section 1
+// Roff for section 1: heaptape(1), and heaptape-COMMAND(1).
+std::string ManPage(const CLI::App& program);
+std::string ManPage(const CLI::App& program, const CLI::App& command);
 std::string BashCompletion(const CLI::App& program);
 std::string ZshCompletion(const CLI::App& program);
 std::string FishCompletion(const CLI::App& program);
 
-// Adds the hidden command `heaptape manual man|bash|zsh|fish`, which the build calls. Last: it shows the
-// commands added before it.
+// Adds the hidden command `heaptape manual man FOLDER` and `heaptape manual bash|zsh|fish`, which the build calls. Last: it
+// shows the commands added before it.
 void AddManual(CLI::App& program, int& status);
 
 }  // namespace heaptape::commands

@@ -30,7 +30,7 @@ absl::Status Pack(const Arguments& arguments) {
   const TraceSummary& after = (*packed)->summary();
   // A damaged trace cannot come out the same.
   if ((*reader)->damage().empty() && before.digest != after.digest)
-    return absl::InternalError(absl::StrCat(arguments.output, ": came out with another content than ", arguments.input));
+    return absl::InternalError(absl::StrCat(arguments.output, ": came out with another content than ", arguments.input, ", which is an error of heaptape; keep the original and report it"));
   const auto per_event = [](const TraceSummary& summary) {
     return static_cast<double>(summary.file_bytes) / static_cast<double>(std::max<std::uint64_t>(summary.event_count, 1));
   };

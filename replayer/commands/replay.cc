@@ -152,7 +152,7 @@ absl::StatusOr<std::string> Formatted(const std::vector<ReplayReport>& reports, 
     case Format::kPrometheus:
       return ToPrometheus(reports);
   }
-  return absl::InternalError("unknown format");
+  return absl::InternalError("unknown format; report this error of heaptape");
 }
 
 int RunReplay(ReplayArguments arguments) {
@@ -211,7 +211,7 @@ int RunReplay(ReplayArguments arguments) {
       if (!run.error) return kExitDone;
     }
   }
-  std::fprintf(stderr, "heaptape: every replay failed\n");
+  std::fprintf(stderr, "heaptape: every replay failed; see above why each did\n");
   return kExitFailed;
 }
 

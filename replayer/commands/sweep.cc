@@ -32,7 +32,7 @@ absl::StatusOr<std::vector<Commit>> Chosen(const GitMirror& mirror, const SweepA
   for (const std::string& pattern : arguments.tags) {
     absl::StatusOr<std::vector<std::string>> tags = mirror.Tags(pattern);
     if (!tags.ok()) return tags.status();
-    if (tags->empty()) return absl::NotFoundError(absl::StrCat(pattern, ": no tag of the source matches"));
+    if (tags->empty()) return absl::NotFoundError(absl::StrCat(pattern, ": no tag of the source matches; see git tag for those there are"));
     for (const std::string& tag : *tags) {
       absl::StatusOr<std::string> hash = mirror.Resolve("refs/tags/" + tag);
       if (!hash.ok()) return hash.status();
@@ -79,7 +79,7 @@ int RunSweep(const SweepArguments& arguments) {
   for (const Measurement& measurement : report.sweep) {
     if (measurement.measured()) return kExitDone;
   }
-  std::fprintf(stderr, "heaptape: no commit could be measured\n");
+  std::fprintf(stderr, "heaptape: no commit could be measured; see above why each was skipped\n");
   return kExitFailed;
 }
 

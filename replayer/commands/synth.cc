@@ -80,7 +80,7 @@ absl::StatusOr<SynthPhase> BasePhase(const SynthArguments& arguments) {
   if (*live > 0) {
     // Little's law: as many are alive as are started in a mean lifetime.
     const double mean = MeanOf(*lifetimes);
-    if (mean <= 0) return absl::InvalidArgumentError("--live needs --lifetimes that are not all 0");
+    if (mean <= 0) return absl::InvalidArgumentError("--live needs --lifetimes that are not all 0; give longer ones");
     const double scale = static_cast<double>(*live) / mean;
     for (WeightedRange& range : *lifetimes) {
       range.low = static_cast<std::uint64_t>(static_cast<double>(range.low) * scale);
@@ -91,7 +91,7 @@ absl::StatusOr<SynthPhase> BasePhase(const SynthArguments& arguments) {
   const double allocated_bytes_per_day = MeanOf(*sizes) * phase.calls_per_second / 2 * kSecondsPerDay;
   const double permanent = *growth ? static_cast<double>(*growth) / allocated_bytes_per_day : 0;
   if (!(permanent <= 1)) {
-    return absl::InvalidArgumentError("--growth is more than the program allocates in a day at this --rate");
+    return absl::InvalidArgumentError("--growth is more than the program allocates in a day at this --rate; give a smaller growth or a higher rate");
   }
   for (const WeightedRange& range : *sizes) {
     SynthClass object_class{.low_bytes = range.low, .high_bytes = range.high, .weight = range.weight, .permanent_share = permanent,
@@ -115,7 +115,7 @@ absl::StatusOr<SynthPhase> ParsePhase(const std::string& text, SynthPhase phase)
   if (parts.size() > 1) {
     const double scale = std::strtod(parts[1].c_str(), nullptr);
     if (!(scale > 0 && scale <= 1e6) || parts.size() > 3) {
-      return absl::InvalidArgumentError(absl::StrCat("--phase: \"", text, "\" is not EVENTS[:LIVE_SCALE[:RATE]]"));
+      return absl::InvalidArgumentError(absl::StrCat("--phase: \"", text, "\" is not EVENTS[:LIVE_SCALE[:RATE]]; write for example 1M:0.5"));
     }
     for (SynthClass& object_class : phase.classes) {
       for (WeightedRange& range : object_class.lifetimes) {

@@ -2,8 +2,8 @@
 
 Usage: docs_test.py BIN_DIR LIBRARY_DIR SAMPLES_DIR DOCUMENT.md...
 
-A block that begins with ```sh run is run, all of one document's in one new folder, where guard.tape is the smallest
-sample. A ```text output block after it is what was printed: "..." stands for anything within a line, and for any
+A block that begins with ```sh run is run, one with ```sql run by DuckDB (from the folder that HEAPTAPE_DUCKDB names), all of
+one document's in one new folder, where guard.tape is the smallest sample. A ```text output block after it is what was printed: "..." stands for anything within a line, and for any
 lines where it is alone on one. In blocks that begin with ```sh or are indented, which are not run, each heaptape
 command must exist and each of its options must be in its help.
 """
@@ -77,9 +77,11 @@ def check(document, program, environment, samples):
     try:
         for line, kind, content in sorted(blocks(text)):
             where = f"{document.name}:{line}"
-            if kind == "sh run":
-                done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", content], cwd=folder, env=environment, capture_output=True, text=True,
-                                      stdin=subprocess.DEVNULL)
+            if kind in ("sh run", "sql run"):
+                command = ["bash", "-e", "-o", "pipefail", "-c", content]
+                if kind == "sql run":
+                    command = ["node", os.environ["HEAPTAPE_DUCKDB"] + "/run.mjs"]
+                done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, input=content if kind == "sql run" else "")
                 printed = done.stdout
                 ran += 1
                 # `head` ends the command before it in a pipe.

@@ -25,7 +25,7 @@ constexpr int kStopPatienceSeconds = 60;  // a recorder may have much to write y
 
 absl::StatusOr<std::unique_ptr<Guard>> Guard::Start(const NetworkState& network, const GuardOptions& options) {
   if (options.place < 1 || options.place > kGuardPlaces) {
-    return absl::InvalidArgumentError(absl::StrCat("a lab's network has places for ", kGuardPlaces, " relays under test"));
+    return absl::InvalidArgumentError(absl::StrCat("a lab's network has places for ", kGuardPlaces, " relays under test; name one from 1 on"));
   }
   std::unique_ptr<Guard> guard(new Guard(network, options.place));
   const std::string name = absl::StrCat("guard", options.place);
@@ -120,7 +120,7 @@ absl::StatusOr<GuardMemory> Guard::ReadMemory() const {
     read("RssFile:", memory.file_bytes);
     read("VmHWM:", memory.peak_bytes);
   }
-  if (memory.peak_bytes == 0) return absl::NotFoundError(absl::StrCat("relay guard", place_, " is not running"));
+  if (memory.peak_bytes == 0) return absl::NotFoundError(absl::StrCat("relay guard", place_, " is not running; see the end of its log"));
   return memory;
 }
 
@@ -129,7 +129,7 @@ absl::StatusOr<std::uint64_t> Guard::ReadCpuNs() const {
   clockid_t clock;
   timespec time;
   if (tor <= 0 || clock_getcpuclockid(tor, &clock) != 0 || clock_gettime(clock, &time) != 0) {
-    return absl::NotFoundError(absl::StrCat("relay guard", place_, " is not running"));
+    return absl::NotFoundError(absl::StrCat("relay guard", place_, " is not running; see the end of its log"));
   }
   return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(time.tv_nsec);
 }

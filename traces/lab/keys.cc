@@ -175,7 +175,7 @@ absl::StatusOr<RsaKey> RsaKey::FromPrimes(const RsaPrimes& primes) {
   EVP_PKEY_fromdata_init(maker.get());
   sound = EVP_PKEY_fromdata(maker.get(), &key, EVP_PKEY_KEYPAIR, parameters) == 1;
   OSSL_PARAM_free(parameters);
-  if (!sound) return absl::InternalError("OpenSSL refuses a 1024-bit RSA key");
+  if (!sound) return absl::InternalError("OpenSSL refuses a 1024-bit RSA key; use OpenSSL's default security level (OPENSSL_CONF)");
 
   RsaKey result;
   result.key_ = std::shared_ptr<EVP_PKEY>(key, &EVP_PKEY_free);

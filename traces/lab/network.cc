@@ -225,7 +225,7 @@ class Supervisor {
       }
       close(lock);
     }
-    return absl::ResourceExhaustedError("no free loopback network: too many labs are up");
+    return absl::ResourceExhaustedError("no free loopback network: too many labs are up; take one down (heaptape lab down)");
   }
 
   std::string NodeDirectory(const std::string& name) const { return NodesDirectory(state_.options.directory) + "/" + name; }
@@ -614,7 +614,7 @@ absl::StatusOr<bool> Down(const std::string& given) {
   }
   found = found || !FindProcesses(directory).empty();
   if (!KillRemaining(directory, kShutdownPatienceMs)) {
-    return absl::InternalError(absl::StrCat(given, ": processes of the lab remain that cannot be killed"));
+    return absl::InternalError(absl::StrCat(given, ": processes of the lab remain that cannot be killed; run this as the user who started them"));
   }
   std::error_code error;
   found = fs::exists(NodesDirectory(directory), error) || found;

@@ -109,7 +109,7 @@ heaptape_status heaptape_open(const char* path, heaptape_trace** trace, char* me
   *trace = nullptr;
   std::string sentence;
   const heaptape_status status = Guarded(sentence, [&]() -> absl::Status {
-    if (path == nullptr) return absl::InvalidArgumentError("no path given");
+    if (path == nullptr) return absl::InvalidArgumentError("no path given; give the path of a trace");
     absl::StatusOr<std::unique_ptr<heaptape::TraceReader>> reader = heaptape::TraceReader::Open(path);
     if (!reader.ok()) return reader.status();
     auto opened = std::make_unique<heaptape_trace>();
