@@ -18,7 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 // What mimalloc's family is asked for, answered by a few lines that say to be `version`.
 constexpr char kBuild[] = "sh build.sh";
