@@ -127,7 +127,6 @@ struct SideLines {
 
 void AppendEventLine(const Event& event, DumpFormat format, std::string& out) {
   const bool has_thread = event.op != Op::kTime && event.op != Op::kLost;
-  const char* flags = event.failed() && event.fresh() ? "failed,fresh" : event.failed() ? "failed" : event.fresh() ? "fresh" : "-";
   if (format == DumpFormat::kJsonLines) {
     out += "{\"event\":\"";
     out += OpName(event.op);
@@ -156,8 +155,11 @@ void AppendEventLine(const Event& event, DumpFormat format, std::string& out) {
   out += separator;
   AppendNumber(event.alignment(), out);
   out += separator;
-  if (format == DumpFormat::kCsv && flags[6] == ',') flags = "failed+fresh";
-  out += flags;
+  if (event.failed() && event.fresh()) {
+    out += format == DumpFormat::kCsv ? "failed+fresh" : "failed,fresh";
+  } else {
+    out += event.failed() ? "failed" : event.fresh() ? "fresh" : "-";
+  }
   out += '\n';
 }
 
