@@ -61,6 +61,7 @@ absl::Status DecodeCheckpoint(std::span<const std::uint8_t> bytes, Checkpoint& c
   std::array<std::uint64_t, kColumns> lengths;
   for (auto& length : lengths) length = in.Varint();
   std::vector<format::Cursor> columns;
+  columns.reserve(lengths.size());
   for (const std::uint64_t length : lengths) columns.emplace_back(in.Bytes(length));
   // Each object and each free slot has at least one byte, which bounds what is allocated below.
   if (!in.ok() || in.remaining() != 0 || lengths[kSlots] < object_count ||

@@ -10,10 +10,6 @@
 namespace heaptape {
 namespace {
 
-using ::testing::HasSubstr;
-
-constexpr std::uint64_t kMiB = 1 << 20;
-
 TEST(Engine, NullAllocatorReplaysAnyTraceAtZeroBytes) {
   for (std::uint16_t threads : {1, 5}) {
     const MemoryTrace trace = ChurnTrace(300'000, threads, 7);

@@ -70,8 +70,9 @@ inline std::vector<ResolvedAllocator> PromisedAllocators() {
   for (const char* version : {"mimalloc@2.0.9", "mimalloc@3.0.1"}) Obtain(version);
   std::vector<ResolvedAllocator> promised;
   for (ResolvedAllocator& allocator : InstalledAllocators()) {
-    for (const char* family : {"glibc", "jemalloc", "mimalloc", "tcmalloc", "scudo"}) {
-      if (allocator.family == family) promised.push_back(std::move(allocator));
+    const auto& family = allocator.family;
+    if (family == "glibc" || family == "jemalloc" || family == "mimalloc" || family == "tcmalloc" || family == "scudo") {
+      promised.push_back(std::move(allocator));
     }
   }
   EXPECT_GE(promised.size(), 5u) << "glibc, jemalloc, mimalloc and tcmalloc are to be installed";
