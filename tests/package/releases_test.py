@@ -110,7 +110,7 @@ def try_release(source, folder, release, steps):
     if steps != ["install"]:
         if clone.exists():
             run(["git", "-C", source, "bundle", "create", "-q", built.path / "source.bundle", "HEAD"])
-            built.inside("cd ~/heaptape && git pull -q --ff-only /source.bundle HEAD", "somebody", log("pull"))
+            built.inside("cd ~/heaptape && git fetch -q /source.bundle HEAD && git reset -q --hard FETCH_HEAD", "somebody", log("pull"))
         else:
             run(["git", "-C", source, "bundle", "create", "-q", built.path / "source.bundle", "HEAD"])
             built.inside("apt-get install -y -q --no-install-recommends git ca-certificates", "root", log("git"))
