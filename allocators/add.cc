@@ -196,7 +196,7 @@ absl::StatusOr<AddResult> Adding::FromPackages() {
     }
   }
   const std::string packages_say =
-      offered.empty() ? (unreachable.empty() ? "no Debian release has it" : absl::StrCat("Debian's packages can't be reached (", unreachable.front(), ")"))
+      offered.empty() ? (unreachable.empty() ? "no Debian release has it" : absl::StrJoin(unreachable, "; "))
                       : absl::StrCat("Debian has ", absl::StrJoin(offered, ", "));
   if (!request_.version.empty() && !homepage.empty() && request_.release.empty()) {
     if (request_.talk) request_.talk(absl::StrCat(packages_say, "; trying ", homepage));
@@ -349,10 +349,20 @@ absl::StatusOr<AddResult> Adding::FromDebianSource(const SourcePackage& source) 
       unreachable = built.status();
     }
   }
-  if (offered.empty() && !unreachable.ok()) return unreachable;
+  if (!unreachable.ok()) {
+    // What can be had instead: the package, other versions' sources.
+    std::vector<std::string> instead;
+    for (const std::string& release : apt->releases()) {
+      for (const PackageVersion& package : PackagesOf(*apt, release, family_)) {
+        if (Answers(package)) instead.push_back(absl::StrCat("its package (heaptape allocators add ", Wanted(), " --release ", release, ")"));
+      }
+    }
+    for (const std::string& version : offered) instead.push_back(absl::StrCat("the source of ", version));
+    instead.push_back("a clone, archive or folder (--source PATH)");
+    return absl::UnavailableError(absl::StrCat(std::string(unreachable.message()), "; can be had: ", absl::StrJoin(instead, ", ")));
+  }
   return absl::NotFoundError(absl::StrCat("no Debian release asked has a source package ", source.name,
-                                          offered.empty() ? "" : absl::StrCat(" of version ", request_.version, "; there is ", absl::StrJoin(offered, ", ")),
-                                          unreachable.ok() ? "" : absl::StrCat(" (", std::string(unreachable.message()), ")")));
+                                          offered.empty() ? "" : absl::StrCat(" of version ", request_.version, "; there is ", absl::StrJoin(offered, ", "))));
 }
 
 absl::StatusOr<AddResult> Adding::FromSource(const std::string& source) {

@@ -199,7 +199,14 @@ absl::StatusOr<std::string> PrivateApt::Run(const std::string& release, bool sou
                            .environment = {{"APT_CONFIG", Root(release, sources) + "/apt.conf"}, {"LC_ALL", "C"}},
                            .cancelled = cancelled_});
   if (!result.ok()) return result.status();
-  if (result->exit_status != 0) return absl::UnavailableError(absl::StrCat("Debian ", release, ": ", AptErrors(*result)));
+  if (result->exit_status != 0) {
+    const std::string errors = AptErrors(*result);
+    // Of a download: an index that is newer or older than what the mirror still has.
+    if (errors.find(" 404 ") != std::string::npos && (command[1] == "download" || command[1] == "source")) {
+      return absl::UnavailableError(absl::StrCat("the mirror lists ", command.back(), " for Debian ", release, " but has not its files (404 Not Found)"));
+    }
+    return absl::UnavailableError(absl::StrCat("Debian ", release, ": ", errors));
+  }
   return std::move(result->output);
 }
 

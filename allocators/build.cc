@@ -8,15 +8,17 @@
 #include <deque>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "allocators/debian.h"
-#include "allocators/git.h"
 #include "allocators/probe.h"
 #include "allocators/process.h"
+
+extern char** environ;
 
 namespace heaptape {
 namespace {
@@ -32,13 +34,22 @@ std::string FileNameOf(std::string text) {
   return text;
 }
 
-// Variables of the caller that would change what a build makes or where it looks.
+// Of the caller's environment a build sees what says how to compile, and nothing else: no passwords, tokens or agents, and
+// nothing that would change what it makes (LD_PRELOAD, MAKEFLAGS, another repository's GIT_DIR).
+bool IsForBuilds(const std::string& name) {
+  static const std::set<std::string> names = {"PATH", "HOME", "USER", "LOGNAME", "SHELL",  "TMPDIR", "TZ",     "PKG_CONFIG_PATH", "CC",
+                                              "CXX",  "CPP",  "LD",   "AR",      "RANLIB", "CFLAGS", "CXXFLAGS", "CPPFLAGS",      "LDFLAGS"};
+  return names.count(name) > 0 || name.rfind("CCACHE_", 0) == 0 || name.rfind("CMAKE_", 0) == 0;
+}
+
 std::vector<std::string> BuildStrangers() {
-  std::vector<std::string> names = GitVariables();
-  for (const char* name : {"LD_PRELOAD", "LD_LIBRARY_PATH", "DESTDIR", "MAKEFLAGS", "MALLOC_CONF", "GLIBC_TUNABLES"}) {
-    names.push_back(name);
+  std::vector<std::string> strangers;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    std::string name = *entry;
+    name.resize(name.find('='));
+    if (!IsForBuilds(name)) strangers.push_back(std::move(name));
   }
-  return names;
+  return strangers;
 }
 
 // The version that a label names: "v2.1.7" and "gperftools-2.15" do, "v3.0.2-rc1" and "a1b2c3d" do not.
@@ -118,13 +129,15 @@ absl::Status CheckBuildNeeds(const Family& family) {
 }
 
 ResolvedAllocator Resolved(const StoredAllocator& stored, const Family& family) {
-  return {.family = stored.family,
-          .version = stored.version,
-          .library_path = stored.library_path,
-          .loader_path = stored.loader_path,
-          .loader_library_path = stored.loader_library_path,
-          .symbol_prefix = family.symbol_prefix,
-          .origin = stored.origin};
+  ResolvedAllocator allocator{.family = stored.family,
+                              .version = stored.version,
+                              .library_path = stored.library_path,
+                              .loader_path = stored.loader_path,
+                              .loader_library_path = stored.loader_library_path,
+                              .symbol_prefix = family.symbol_prefix,
+                              .origin = stored.origin};
+  SetEnvironment(family, allocator);
+  return allocator;
 }
 
 absl::StatusOr<StoredAllocator> Build(const Store& store, const Family& family, const Source& source,

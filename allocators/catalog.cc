@@ -97,6 +97,7 @@ std::vector<ResolvedAllocator> Installed(const Family& family) {
                      .origin = package.name.empty()
                                    ? path
                                    : absl::StrCat("Debian package ", package.name, " ", package.version)});
+    SetEnvironment(family, found.back());
   }
   return found;
 }
@@ -128,14 +129,13 @@ bool LibraryKnows(const Family& family, const ResolvedAllocator& allocator, cons
 absl::Status SetTunables(const Family& family, const std::vector<std::pair<std::string, std::string>>& tunables,
                          ResolvedAllocator& allocator) {
   allocator.tunables.clear();
-  allocator.environment.clear();
+  SetEnvironment(family, allocator);
   if (tunables.empty()) return absl::OkStatus();
   if (family.tunables.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(family.name, " has no tunables, but \"", tunables[0].first, "\" was given"));
   }
   std::vector<std::string> known;
   for (const Tunable& tunable : family.tunables) known.push_back(tunable.name);
-  std::string list;
   std::set<std::string> given;
   for (const auto& [name, value] : tunables) {
     if (std::find(known.begin(), known.end(), name) == known.end()) {
@@ -148,15 +148,9 @@ absl::Status SetTunables(const Family& family, const std::vector<std::pair<std::
     if (!given.insert(name).second) {
       return absl::InvalidArgumentError(absl::StrCat(family.name, ": tunable \"", name, "\" is given twice"));
     }
-    if (family.delivery == TunableDelivery::kVariables) {
-      allocator.environment.emplace_back(family.tunable_variable + UpperCase(name), value);
-    } else {
-      if (!list.empty()) list += family.tunable_separator;
-      absl::StrAppend(&list, DeliveredName(family, name), std::string(1, family.tunable_assign), value);
-    }
     allocator.tunables.emplace_back(name, value);
   }
-  if (!list.empty()) allocator.environment.emplace_back(family.tunable_variable, list);
+  SetEnvironment(family, allocator);
   return absl::OkStatus();
 }
 
@@ -189,6 +183,7 @@ absl::StatusOr<ResolvedAllocator> ResolvePath(const AllocatorSpecification& spec
       if (path.filename().string().rfind(stem, 0) != 0) continue;
       allocator.family = family->name;
       allocator.symbol_prefix = family->symbol_prefix;
+      SetEnvironment(*family, allocator);
       if (absl::Status asked = AskVersion(*family, cache_folder, allocator); !asked.ok()) return asked;
       if (absl::Status set = SetTunables(*family, specification.tunables, allocator); !set.ok()) return set;
       return allocator;
@@ -227,6 +222,24 @@ absl::StatusOr<ResolvedAllocator> Choose(const Family& family, const std::string
 }
 
 }  // namespace
+
+void SetEnvironment(const Family& family, ResolvedAllocator& allocator) {
+  allocator.environment.clear();
+  std::vector<std::pair<std::string, std::string>> settings = allocator.tunables;
+  for (const auto& setting : family.always_set) {
+    if (LibraryKnows(family, allocator, setting.first)) settings.push_back(setting);
+  }
+  std::string list;
+  for (const auto& [name, value] : settings) {
+    if (family.delivery == TunableDelivery::kVariables) {
+      allocator.environment.emplace_back(family.tunable_variable + UpperCase(name), value);
+    } else {
+      if (!list.empty()) list += family.tunable_separator;
+      absl::StrAppend(&list, DeliveredName(family, name), std::string(1, family.tunable_assign), value);
+    }
+  }
+  if (!list.empty()) allocator.environment.emplace_back(family.tunable_variable, list);
+}
 
 std::string ResolvedAllocator::DisplayName() const {
   std::string name = family == "library" ? fs::path(library_path).filename().string() : family;

@@ -33,6 +33,9 @@ struct ResolvedAllocator {
 
 struct Family;
 
+// Sets the environment by the tunables and by what the family always sets.
+void SetEnvironment(const Family& family, ResolvedAllocator& allocator);
+
 // The family of that name; NotFound names the nearest.
 absl::StatusOr<const Family*> KnownFamily(const std::string& name);
 

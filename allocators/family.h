@@ -7,6 +7,7 @@
 #define HEAPTAPE_ALLOCATORS_FAMILY_H_
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace heaptape {
@@ -71,8 +72,8 @@ struct Family {
   char tunable_assign = '=';
   char tunable_separator = ':';
   std::vector<Tunable> tunables;
-  // Environment it is always loaded with.
-  std::vector<std::string> environment;  // "NAME=value"
+  // Set in every replay, as a tunable is: what would make its figures differ from run to run. {"NAME", "value"}
+  std::vector<std::pair<std::string, std::string>> always_set;
 
   std::string statistics;             // how its own statistics are read
   std::string purge;                  // the call that makes it return what it can

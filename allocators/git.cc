@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <sstream>
 #include <unordered_map>
 
@@ -95,9 +97,25 @@ absl::StatusOr<GitMirror> GitMirror::Open(const std::string& source, const std::
     absl::StatusOr<std::string> made = Git(cache_directory, {"init", "-q", "--bare", mirror.path_}, cancelled);
     if (!made.ok()) return made.status();
   }
-  absl::StatusOr<ProcessResult> fetched =
-      RunGit(mirror.path_, {"fetch", "-q", "--prune", "--update-shallow", "--no-write-fetch-head", "--", origin, "+refs/*:refs/*"}, cancelled);
+  const auto fetch = [&] {
+    return RunGit(mirror.path_, {"fetch", "-q", "--prune", "--update-shallow", "--no-write-fetch-head", "--", origin, "+refs/*:refs/*"}, cancelled);
+  };
+  absl::StatusOr<ProcessResult> fetched = fetch();
   if (!fetched.ok()) return fetched.status();
+  if (fetched->exit_status != 0 && local) {
+    // A clone that lacks some objects (a partial one, a damaged one) gives nothing away as a whole, but what a commit needs of
+    // it may be there: its objects are read where they lie.
+    absl::StatusOr<std::string> objects = Git(origin, {"rev-parse", "--path-format=absolute", "--git-path", "objects"}, cancelled);
+    if (objects.ok()) {
+      std::ofstream(mirror.path_ + "/objects/info/alternates") << *objects;
+      absl::StatusOr<ProcessResult> borrowed = fetch();
+      if (!borrowed.ok()) return borrowed.status();
+      if (borrowed->exit_status == 0) {
+        mirror.warning_ = absl::StrCat(source, ": is not whole (", LastLine(*fetched), "); what it has is read where it lies");
+        fetched = std::move(borrowed);
+      }
+    }
+  }
   if (fetched->exit_status != 0) {
     if (!existed) {
       fs::remove_all(mirror.path_, error);
@@ -181,6 +199,13 @@ absl::StatusOr<bool> GitMirror::IsAncestor(const std::string& ancestor, const st
   if (!result.ok()) return result.status();
   if (result->exit_status > 1) return absl::FailedPreconditionError("git merge-base: " + LastLine(*result));
   return result->exit_status == 0;
+}
+
+absl::StatusOr<std::vector<std::string>> GitMirror::Parents(const std::string& hash) const {
+  absl::StatusOr<std::string> text = Git(path_, {"show", "-s", "--format=%P", hash, "--"}, cancelled_);
+  if (!text.ok()) return text.status();
+  std::istringstream words(*text);
+  return std::vector<std::string>{std::istream_iterator<std::string>(words), {}};
 }
 
 absl::StatusOr<std::vector<std::string>> GitMirror::HistoryOrder(std::vector<std::string> hashes) const {

@@ -46,6 +46,7 @@ class GitMirror {
   absl::StatusOr<std::vector<std::string>> Line(const std::string& from, const std::string& to,
                                                 std::uint64_t interval) const;
   absl::StatusOr<bool> IsAncestor(const std::string& ancestor, const std::string& descendant) const;
+  absl::StatusOr<std::vector<std::string>> Parents(const std::string& hash) const;
   // The given commits in the order of history, ancestors first.
   absl::StatusOr<std::vector<std::string>> HistoryOrder(std::vector<std::string> hashes) const;
   // How many commits `to` has that `from` has not.

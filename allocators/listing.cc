@@ -63,7 +63,7 @@ absl::StatusOr<Listing> ListAllocators(const ListOptions& options) {
     }
   }
   for (const Family* family : Families()) {
-    std::set<std::string> shown;  // packages as "name version"
+    std::set<std::string> shown;  // packages as "name version", builds of source packages as "name_version"
     for (const ResolvedAllocator& allocator : AllocatorsHere(*family, "")) {
       listing.allocators.push_back(Ask(*family, allocator, ListedAllocator::State::kInstalled, options));
       shown.insert(allocator.origin.substr(allocator.origin.find("package ") + 8));
@@ -89,6 +89,7 @@ absl::StatusOr<Listing> ListAllocators(const ListOptions& options) {
     for (const SourcePackage& source : family->source_packages) {
       const bool own = source.version.empty();
       if (own && !family->packages.empty()) continue;
+      if (std::any_of(shown.begin(), shown.end(), [&](const std::string& identity) { return identity.rfind(source.name + "_", 0) == 0; })) continue;
       available.push_back({.family = family->name,
                            .version = source.version,
                            .state = ListedAllocator::State::kAvailable,

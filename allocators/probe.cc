@@ -5,12 +5,14 @@
 // LIBRARY is "" for the malloc of the C library this runs under; VERSION-QUERY is "", "text:SYMBOL",
 // "number:SYMBOL" or "mallctl:SYMBOL". Prints one line per fact ("version 2.0.9", "check realloc passed",
 // "check huge failed malloc(SIZE_MAX) did not fail"); exit status 1 with an "error" line where the library
-// can't be loaded or the blocks are not its own. Like the replay worker it needs the C library alone and has a malloc of its own, so that
-// all that the tested allocator sees comes from the checks. Each check runs in a process of its own: one
-// that crashes or hangs fails alone.
+// can't be loaded or the blocks are not its own. Like the replay worker it needs the C library alone and has a malloc of
+// its own, so that all that the tested allocator sees comes from the checks. Each check loads the library in a process of its own, confined
+// as the worker is: one that crashes or hangs fails alone, and this process never runs the library's code. Nor does it
+// read the pool, which those processes share with it.
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
@@ -20,14 +22,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 
+#include "allocators/confine.h"
 #include "allocators/loader.h"
 
 namespace heaptape {
@@ -35,6 +41,7 @@ namespace {
 
 // Each takes a fraction of a second where the machine is idle.
 constexpr unsigned kCheckSeconds = 60;
+constexpr rlim_t kDescriptorLimit = 256;
 constexpr std::size_t kPageBytes = 4096;
 
 LoadedAllocator loaded;
@@ -407,47 +414,104 @@ constexpr Check kChecks[] = {
     {"huge_errno", CheckHugeErrno},
 };
 
-// "passed", "absent FUNCTION" or "failed SENTENCE". `ended`: the check came to its end, so that the sentence is its own.
-struct Outcome {
-  char text[600] = {};
-  bool ended = false;
-};
+// --- processes --------------------------------------------------------------------------------------
 
-Outcome RunCheck(const Check& check) {
-  Outcome outcome;
+// What a process said. `ended`: it came to its end, so that the text is its own.
+struct Outcome {
+  char text[8192];
+  bool ended;
+};
+// One at a time; static, as the pool is not to be relied on here.
+Outcome outcome;
+
+long MillisecondsNow() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+}
+
+// Runs `say`, which writes to stdout and ends the process, and takes what it said.
+template <typename Function>
+void RunApart(const Function& say) {
+  outcome = {};
   int ends[2];
   fflush(stdout);
-  if (pipe(ends) != 0) return outcome;
+  if (pipe2(ends, O_CLOEXEC) != 0) return;
+  const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(3);
     dup2(ends[1], STDOUT_FILENO);
-    close(ends[0]);
-    close(ends[1]);
-    alarm(kCheckSeconds);
-    check.run();
-    va_list none = {};
-    End("passed", "", none);
+    dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
+    // Nothing else that is open here.
+    syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0);
+    const rlimit nothing = {0, 0}, few = {kDescriptorLimit, kDescriptorLimit};
+    setrlimit(RLIMIT_CORE, &nothing);
+    setrlimit(RLIMIT_FSIZE, &nothing);
+    setrlimit(RLIMIT_NOFILE, &few);
+    Confine(Refusal::kError);
+    say();
   }
   close(ends[1]);
+  fcntl(ends[0], F_SETFL, O_NONBLOCK);
+  // Readable when it ends; a kernel without it is asked now and then.
+  const int end = pid > 0 ? static_cast<int>(syscall(SYS_pidfd_open, pid, 0)) : -1;
+  const long deadline = MillisecondsNow() + kCheckSeconds * 1000L;
   std::size_t length = 0;
-  for (ssize_t got; length < sizeof(outcome.text) - 1 && (got = read(ends[0], outcome.text + length, sizeof(outcome.text) - 1 - length)) > 0;) {
-    length += static_cast<std::size_t>(got);
-  }
-  close(ends[0]);
   int status = 0;
-  waitpid(pid, &status, 0);
-  for (char* c = outcome.text; *c != 0; ++c) {
-    if (*c == '\n') *c = ' ';
+  bool late = false, reading = true;
+  const auto drain = [&] {
+    ssize_t got = 0;
+    while (length < sizeof(outcome.text) - 1 && (got = read(ends[0], outcome.text + length, sizeof(outcome.text) - 1 - length)) > 0) {
+      length += static_cast<std::size_t>(got);
+    }
+    // The end of the stream, or all there is room for: what comes later is not waited for.
+    if (got == 0 || length == sizeof(outcome.text) - 1) reading = false;
+  };
+  while (pid > 0 && waitpid(pid, &status, WNOHANG) == 0) {
+    if (!late && MillisecondsNow() >= deadline) {
+      kill(pid, SIGKILL);
+      late = true;
+    }
+    pollfd sources[] = {{reading ? ends[0] : -1, POLLIN, 0}, {end, POLLIN, 0}};
+    poll(sources, 2, 50);
+    if (reading) drain();
   }
-  if (WIFSIGNALED(status)) {
-    const int signal = WTERMSIG(status);
-    snprintf(outcome.text, sizeof(outcome.text), "failed %s", signal == SIGALRM ? "did not end" : strsignal(signal));
+  if (reading) drain();
+  close(ends[0]);
+  if (end >= 0) close(end);
+  if (late) {
+    snprintf(outcome.text, sizeof(outcome.text), "failed did not end");
+  } else if (pid < 0 || WIFSIGNALED(status)) {
+    snprintf(outcome.text, sizeof(outcome.text), "failed %s", pid < 0 ? "no process can be made for it" : strsignal(WTERMSIG(status)));
   } else if (length == 0) {
     snprintf(outcome.text, sizeof(outcome.text), "failed ended with exit status %d", WEXITSTATUS(status));
   } else {
     outcome.ended = true;
   }
-  return outcome;
+}
+
+// Says "error SENTENCE" and ends the process where it can't.
+void Load(char** argv) {
+  char error[512];
+  if (LoadAllocator(argv[1], argv[2], loaded, error, sizeof(error))) return;
+  printf("error %s\n", error);
+  fflush(stdout);
+  _exit(1);
+}
+
+// "passed", "absent FUNCTION" or "failed SENTENCE", on one line.
+void RunCheck(const Check& check, char** argv) {
+  RunApart([&] {
+    Load(argv);
+    check.run();
+    va_list none = {};
+    End("passed", "", none);
+  });
+  for (char* c = outcome.text; *c != 0; ++c) {
+    if (*c == '\n') *c = ' ';
+  }
 }
 
 // --- version ----------------------------------------------------------------------------------------
@@ -481,32 +545,45 @@ void PrintVersion(const char* query) {
   printf("version %.*s\n", static_cast<int>(strcspn(number, "- ")), number);
 }
 
+void PrintFacts(char** argv) {
+  Load(argv);
+  printf("library %s\n", loaded.library_path);
+  if (*loaded.build_id != 0) printf("build_id %s\n", loaded.build_id);
+  PrintVersion(argv[3]);
+  fflush(stdout);
+  // Without the library's own farewell: what it prints or breaks at exit is nobody's concern here.
+  _exit(0);
+}
+
 int Main(int argc, char** argv) {
   if (argc < 4 || argc > 5) {
     fprintf(stderr, "heaptape-probe is started by `heaptape allocators`, not by hand\n");
     return 2;
   }
-  const rlimit no_core = {0, 0};
-  setrlimit(RLIMIT_CORE, &no_core);
-  char error[512];
-  if (!LoadAllocator(argv[1], argv[2], loaded, error, sizeof(error))) {
-    printf("error %s\n", error);
+  static char buffer[BUFSIZ];
+  setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
+  RunApart([&] { PrintFacts(argv); });
+  if (!outcome.ended) {
+    printf("error the library ended the process that loaded it: %s\n", outcome.text + strlen("failed "));
     return 1;
   }
-  printf("library %s\n", loaded.library_path);
-  if (*loaded.build_id != 0) printf("build_id %s\n", loaded.build_id);
-  PrintVersion(argv[3]);
+  fputs(outcome.text, stdout);
+  if (strncmp(outcome.text, "error ", 6) == 0) return 1;
   if (argc == 5) {
-    for (const Check& check : kChecks) printf("check %s %s\n", check.name, RunCheck(check).text);
-  } else if (const Outcome outcome = RunCheck(kChecks[0]); outcome.ended && strncmp(outcome.text, "failed ", 7) == 0) {
+    for (const Check& check : kChecks) {
+      RunCheck(check, argv);
+      printf("check %s %s\n", check.name, outcome.text);
+    }
+  } else {
+    RunCheck(kChecks[0], argv);
     // One that crashes instead may still be replayed: the crash is what came of it.
-    printf("error %s: %s\n", *argv[1] != 0 ? argv[1] : "the C library", outcome.text + 7);
-    return 1;
+    if (outcome.ended && strncmp(outcome.text, "failed ", 7) == 0) {
+      printf("error %s: %s\n", *argv[1] != 0 ? argv[1] : "the C library", outcome.text + 7);
+      return 1;
+    }
   }
   printf("done\n");
-  fflush(stdout);
-  // Without the library's own farewell: what it prints or breaks at exit is nobody's concern here.
-  _exit(0);
+  return 0;
 }
 
 }  // namespace

@@ -41,12 +41,13 @@ std::string QueryText(const Family* family) {
 
 std::string Digest(const std::string& text) { return absl::StrFormat("%016x", XXH3_64bits(text.data(), text.size())); }
 
-// All that the answer depends on: the library's content, the C library it runs under, and the questions.
+// All that the answer depends on: the library's content, the C library it runs under, the questions and its settings.
 std::string CacheKey(const ResolvedAllocator& allocator, const std::string& probe, const std::vector<std::string>& question) {
   std::string key;
   const std::string c_library = allocator.loader_path.empty() ? "/lib/x86_64-linux-gnu/libc.so.6" : allocator.loader_path;
   for (const std::string& path : {allocator.library_path, c_library, probe}) absl::StrAppend(&key, Digest(ReadFile(path)), "\n");
   for (const std::string& word : question) absl::StrAppend(&key, word, "\n");
+  for (const auto& [name, value] : allocator.environment) absl::StrAppend(&key, name, "=", value, "\n");
   return Digest(key);
 }
 

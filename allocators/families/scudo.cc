@@ -24,6 +24,8 @@ extern const Family scudo = {
             {"thread_local_quarantine_size_kb", "0", "KiB of freed blocks held back by a thread"},
             {"zero_contents", "false", "fills fresh blocks with zeroes"},
         },
+    // Puts a few allocations, drawn by lot, between guard pages, and crashes where it was loaded late.
+    .always_set = {{"GWP_ASAN_Enabled", "0"}},
     .statistics = "malloc_info(0, stream), __scudo_print_stats()",
     .purge = "mallopt(M_PURGE, 0) with M_PURGE -101",
     .packages = {{"libclang-rt-22-dev", "libclang_rt.scudo_standalone-x86_64.so"},

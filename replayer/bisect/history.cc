@@ -98,6 +98,83 @@ struct RemovedAtEnd {
   }
 };
 
+// Fills `result` with what a parent of `found`, outside of it, says: the last as the older end, or that the change came
+// again; returns that parent then. What git found is `found`: one commit, or those between which it cannot decide.
+absl::StatusOr<std::string> LookBefore(const GitMirror& mirror, const BisectOptions& options, Walk& walk,
+                                       const std::vector<std::string>& found, Bisection& result) {
+  for (const std::string& hash : found) {
+    absl::StatusOr<std::vector<std::string>> parents = mirror.Parents(hash);
+    if (!parents.ok()) return parents.status();
+    for (const std::string& parent : *parents) {
+      if (std::find(found.begin(), found.end(), parent) != found.end()) continue;
+      absl::StatusOr<Measurement> before = walk.Measure(parent, 0);
+      if (!before.ok()) return before.status();
+      if (MarkOf(*before, options.first_good) == Mark::kNew) {
+        absl::StatusOr<Commit> commit = mirror.Describe(hash);
+        if (!commit.ok()) return commit.status();
+        result.came_again.push_back({*std::move(commit), *before});
+        result.first.reset();
+        result.before.reset();
+        result.after.reset();
+        result.candidates.clear();
+        return parent;
+      }
+      if (!result.before.has_value()) result.before = *std::move(before);
+    }
+  }
+  return "";
+}
+
+// One bisection by git from `old_hash` to `new_hash`. Returns the commit to search again up to, empty where this is the end.
+absl::StatusOr<std::string> SearchOnce(const GitMirror& mirror, CommitMeasurer& measurer, const BisectOptions& options, Walk& walk,
+                                       const std::string& old_hash, const std::string& new_hash, Bisection& result) {
+  const RemovedAtEnd clone{options.work_directory + "/bisect"};
+  absl::StatusOr<std::unique_ptr<GitBisection>> git = GitBisection::Start(
+      mirror, clone.directory, options.first_good ? "unfixed" : "good", options.first_good ? "fixed" : "bad", old_hash,
+      new_hash, options.cancelled);
+  if (!git.ok()) return git.status();
+  while ((*git)->state().kind == BisectionState::Kind::kTest) {
+    const std::string hash = (*git)->state().commit;
+    std::vector<std::string> next;
+    for (const Mark mark : {Mark::kNew, Mark::kOld}) {
+      std::string expected = (*git)->Foresee(hash, mark);
+      if (!expected.empty() && expected != new_hash && expected != hash) next.push_back(std::move(expected));
+    }
+    measurer.Expect(next);
+    absl::StatusOr<Measurement> measurement = walk.Measure(hash, (*git)->Remaining());
+    if (!measurement.ok()) return measurement.status();
+    if (absl::Status applied = (*git)->Apply(hash, MarkOf(*measurement, options.first_good)); !applied.ok()) return applied;
+  }
+  measurer.Expect({});
+  absl::StatusOr<std::string> log = (*git)->Log();
+  if (!log.ok()) return log.status();
+  result.log = *std::move(log);
+  const BisectionState& end = (*git)->state();
+  std::vector<std::string> found = {end.commit};
+  if (end.kind == BisectionState::Kind::kOnlySkipped) {
+    result.end = Bisection::End::kOnlySkipped;
+    absl::StatusOr<std::vector<std::string>> order = mirror.HistoryOrder(end.candidates);
+    if (!order.ok()) return order.status();
+    found = *std::move(order);
+    for (const std::string& hash : found) {
+      absl::StatusOr<Commit> commit = mirror.Describe(hash);
+      if (!commit.ok()) return commit.status();
+      result.candidates.push_back(*std::move(commit));
+      // All but the newest are those that were skipped.
+      absl::StatusOr<Measurement> measurement = walk.Measure(hash, 0);
+      if (!measurement.ok()) return measurement.status();
+      if (measurement->measured() && !result.after.has_value()) result.after = *std::move(measurement);
+    }
+  } else {
+    result.end = end.kind == BisectionState::Kind::kFound ? Bisection::End::kFound : Bisection::End::kMergeBaseDiffers;
+    absl::StatusOr<Measurement> first = walk.Measure(end.commit, 0);
+    if (!first.ok()) return first.status();
+    result.first = *std::move(first);
+    if (result.end == Bisection::End::kMergeBaseDiffers) return std::string();
+  }
+  return LookBefore(mirror, options, walk, found, result);
+}
+
 }  // namespace
 
 const char* JudgementName(Judgement judgement) {
@@ -164,59 +241,12 @@ absl::StatusOr<Bisection> BisectHistory(const GitMirror& mirror, CommitMeasurer&
     return result;
   }
 
-  const RemovedAtEnd clone{options.work_directory + "/bisect"};
-  absl::StatusOr<std::unique_ptr<GitBisection>> git = GitBisection::Start(
-      mirror, clone.directory, options.first_good ? "unfixed" : "good", options.first_good ? "fixed" : "bad", old_hash,
-      new_hash, options.cancelled);
-  if (!git.ok()) return git.status();
-  while ((*git)->state().kind == BisectionState::Kind::kTest) {
-    const std::string hash = (*git)->state().commit;
-    std::vector<std::string> next;
-    for (const Mark mark : {Mark::kNew, Mark::kOld}) {
-      std::string expected = (*git)->Foresee(hash, mark);
-      if (!expected.empty() && expected != new_hash && expected != hash) next.push_back(std::move(expected));
-    }
-    measurer.Expect(next);
-    absl::StatusOr<Measurement> measurement = walk.Measure(hash, (*git)->Remaining());
-    if (!measurement.ok()) return measurement.status();
-    if (absl::Status applied = (*git)->Apply(hash, MarkOf(*measurement, options.first_good)); !applied.ok()) return applied;
+  for (std::string end = new_hash;;) {
+    absl::StatusOr<std::string> earlier = SearchOnce(mirror, measurer, options, walk, old_hash, end, result);
+    if (!earlier.ok()) return earlier.status();
+    if (earlier->empty()) break;
+    end = *std::move(earlier);
   }
-  measurer.Expect({});
-  const BisectionState& end = (*git)->state();
-  switch (end.kind) {
-    case BisectionState::Kind::kTest:
-      break;
-    case BisectionState::Kind::kFound:
-    case BisectionState::Kind::kMergeBaseIsNew: {
-      const bool found = end.kind == BisectionState::Kind::kFound;
-      result.end = found ? Bisection::End::kFound : Bisection::End::kMergeBaseDiffers;
-      absl::StatusOr<Measurement> first = walk.Measure(end.commit, 0);
-      if (!first.ok()) return first.status();
-      result.first = *std::move(first);
-      // Git knows its parents by what lies after them; the report wants the figure itself.
-      absl::StatusOr<std::string> parent = mirror.Resolve(end.commit + "^");
-      if (found && parent.ok()) {
-        absl::StatusOr<Measurement> before = walk.Measure(*parent, 0);
-        if (!before.ok()) return before.status();
-        result.before = *std::move(before);
-      }
-      break;
-    }
-    case BisectionState::Kind::kOnlySkipped: {
-      result.end = Bisection::End::kOnlySkipped;
-      absl::StatusOr<std::vector<std::string>> order = mirror.HistoryOrder(end.candidates);
-      if (!order.ok()) return order.status();
-      for (const std::string& hash : *order) {
-        absl::StatusOr<Commit> commit = mirror.Describe(hash);
-        if (!commit.ok()) return commit.status();
-        result.candidates.push_back(*std::move(commit));
-      }
-      break;
-    }
-  }
-  absl::StatusOr<std::string> log = (*git)->Log();
-  if (!log.ok()) return log.status();
-  result.log = *std::move(log);
   if (absl::Status finished = walk.Finish(&result); !finished.ok()) return finished;
   return result;
 }

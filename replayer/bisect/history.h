@@ -66,6 +66,13 @@ struct BisectOptions {
   std::function<void(const Measurement&)> measured;
 };
 
+// Git takes every ancestor of an old commit for old. Where the change came, was taken back on another line and came again
+// with a merge, git ends at the commit with which it came again, though that one's parent is as the newer end already.
+struct CameAgain {
+  Commit commit;       // what git ended at
+  Measurement parent;  // from which the search went on
+};
+
 struct Bisection {
   enum class End {
     kFound,
@@ -78,12 +85,18 @@ struct Bisection {
   Measurement good, bad;
   double limit = 0;  // from where on a figure is bad
   std::optional<Measurement> first;   // kFound, kMergeBaseDiffers: the commit that changed it
-  std::optional<Measurement> before;  // kFound: its first parent
+  // The last that is as the older end: kFound: its first parent; kOnlySkipped: a parent of the candidates that could be measured.
+  std::optional<Measurement> before;
+  std::optional<Measurement> after;   // kOnlySkipped: the first of the candidates that could be measured
   std::vector<Commit> candidates;     // kOnlySkipped, in the order of history
+  std::vector<CameAgain> came_again;  // in the order in which they were met
   std::vector<Measurement> measured;  // all, in the order of history
   std::vector<std::string> asked;     // their hashes in the order of measuring
-  std::string log;                    // for `git bisect replay`; empty where git was not started
+  std::string log;                    // for `git bisect replay`, of the last search; empty where git was not started
 };
+
+// Git's bisection, and where the change turns out to have been there before (CameAgain), another between the older end and
+// there, until no parent of what is found is as the newer end.
 
 absl::StatusOr<Bisection> BisectHistory(const GitMirror& mirror, CommitMeasurer& measurer,
                                         const BisectOptions& options);

@@ -64,7 +64,11 @@ std::string ValueText(Metric metric, const Measurement& measurement) {
   return measurement.measured() ? FormatMetric(metric, measurement.value) : "-";
 }
 
-std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
+// Of a reason for skipping, without the end of the build's log and its place.
+std::string FirstLine(const std::string& text) {
+  const std::string line = text.substr(0, text.find('\n'));
+  return line.substr(0, line.find(". The end of "));
+}
 
 // What a row says beside its figure.
 std::string RowMark(const HistoryReport& report, std::size_t index) {
@@ -218,23 +222,29 @@ std::vector<std::string> Findings(const HistoryReport& report) {
     return lines;
   }
   const Bisection& found = *report.bisection;
+  for (const CameAgain& again : found.came_again) {
+    lines.push_back(absl::StrCat("It came again with ", again.commit.name, ", but was there before: ", again.parent.commit.name, ", its parent, is ",
+                                 JudgementName(again.parent.judgement), " already (", FormatMetric(metric, again.parent.value),
+                                 "), and what was measured between lies on another line. The search went on from that parent."));
+  }
   switch (found.end) {
     case Bisection::End::kFound: {
       const bool bad = found.first->judgement == Judgement::kBad;
       lines.push_back(absl::StrCat("First ", bad ? "bad" : "good", " commit: ", CommitText(found.first->commit)));
       if (found.before.has_value() && found.before->measured()) {
         lines.push_back(absl::StrCat(MetricDescription(metric), " before and after: ", Change(metric, *found.before, *found.first)));
-        if ((found.before->value >= found.limit) == (found.first->value >= found.limit)) {
-          lines.push_back("Its first parent is judged the same: the change came with the other parent of this merge, or went to and fro before.");
-        }
       } else if (found.before.has_value()) {
         lines.push_back(absl::StrCat("Its parent could not be measured: ", FirstLine(found.before->outcome.skip_reason)));
       }
       break;
     }
     case Bisection::End::kOnlySkipped:
-      lines.push_back(absl::StrCat("It is one of these ", found.candidates.size(), " commits; the others could not be measured:"));
+      lines.push_back(absl::StrCat("It is one of these ", found.candidates.size(), " commits, of which only the last could be measured:"));
       for (const Commit& commit : found.candidates) lines.push_back("  " + CommitText(commit));
+      if (found.before.has_value() && found.before->measured() && found.after.has_value()) {
+        lines.push_back(absl::StrCat(MetricDescription(metric), " before and after them: ", Change(metric, *found.before, *found.after),
+                                     ". All that they change: git diff ", found.before->commit.name, " ", found.after->commit.name));
+      }
       break;
     case Bisection::End::kMergeBaseDiffers: {
       const bool bad = found.first->judgement == Judgement::kBad;
@@ -319,6 +329,10 @@ std::string HistoryJson(const HistoryReport& report) {
     }
     json["candidates"] = Json::array();
     for (const Commit& commit : found.candidates) json["candidates"].push_back(commit.hash);
+    json["came_again"] = Json::array();
+    for (const CameAgain& again : found.came_again) {
+      json["came_again"].push_back({{"commit", again.commit.hash}, {"parent", again.parent.commit.hash}, {"parent_value", again.parent.value}});
+    }
     json["asked"] = found.asked;
     json["log"] = found.log;
   } else {
@@ -415,6 +429,10 @@ std::string HistoryIssue(const HistoryReport& report) {
       absl::StrAppend(&out, ": ", Change(metric, *bisection.before, *bisection.first));
     }
     out += "\n\n";
+  } else if (report.bisection.has_value() && report.bisection->after.has_value() && report.bisection->before.has_value() &&
+             report.bisection->before->measured()) {
+    absl::StrAppend(&out, "# ", MetricDescription(metric), " changed between ", report.bisection->before->commit.hash.substr(0, 12), " and ",
+                    report.bisection->after->commit.hash.substr(0, 12), ": ", Change(metric, *report.bisection->before, *report.bisection->after), "\n\n");
   } else {
     absl::StrAppend(&out, "# ", MetricDescription(metric), " over the history of ", report.family, "\n\n");
   }

@@ -1,3 +1,8 @@
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -32,6 +37,7 @@ struct Arguments {
   std::string cache_folder;
   bool update = false;
   bool no_check = false;
+  std::string write_into;
   // add
   std::string what;
   std::string source, release, options, build, library;
@@ -57,13 +63,8 @@ std::string ChecksText(const ListedAllocator& listed) {
   return listed.checks.empty() ? "" : ConformanceSummary(listed.checks);
 }
 
-TextTable Table(const Listing& listing, bool with_commands) {
-  TextTable table({{"Allocator", false, 9},
-                   {"Version", false, 8},
-                   {"State", false, 7},
-                   {"From", false, 6},
-                   {"Checks passed", false, 5},
-                   {with_commands ? "Obtained by" : "To get it", false, 4}});
+TextTable Table(const Listing& listing) {
+  TextTable table({{"Allocator", false, 9}, {"Version", false, 8}, {"State", false, 7}, {"From", false, 6}, {"Checks passed", false, 5}, {"To get it", false, 4}});
   for (const ListedAllocator& listed : listing.allocators) {
     const Colour colour = ColourOf(listed.state);
     table.AddRow({{listed.family, colour},
@@ -71,9 +72,69 @@ TextTable Table(const Listing& listing, bool with_commands) {
                   {StateName(listed.state), colour},
                   {listed.origin, colour},
                   {listed.problem.empty() ? ChecksText(listed) : listed.problem, colour},
-                  {with_commands || listed.state == ListedAllocator::State::kAvailable ? listed.command : "", colour}});
+                  {listed.state == ListedAllocator::State::kAvailable ? listed.command : "", colour}});
   }
   return table;
+}
+
+// A row of the document that is made of a listing names no place of this machine: a local --source becomes CLONE or FOLDER.
+void LeaveOutPlaces(ListedAllocator& listed) {
+  static constexpr char kOption[] = " --source ";
+  const std::size_t option = listed.command.find(kOption);
+  if (option == std::string::npos) return;
+  const std::size_t begin = option + sizeof(kOption) - 1;
+  const char end_mark = listed.command[begin] == '\'' ? '\'' : ' ';
+  const std::size_t first = begin + (end_mark == '\'' ? 1 : 0);
+  const std::size_t end = std::min(listed.command.find(end_mark, first), listed.command.size());
+  const std::string source = listed.command.substr(first, end - first);
+  if (source.find("://") != std::string::npos || source.rfind("debian:", 0) == 0) return;
+  const bool clone = listed.origin.find("commit ") != std::string::npos;
+  const std::size_t after = end_mark == '\'' ? std::min(end + 1, listed.command.size()) : end;
+  listed.command.replace(begin, after - begin, clone ? "CLONE" : "FOLDER");
+  if (const std::size_t at = listed.origin.find(source); at != std::string::npos) listed.origin.replace(at, source.size(), clone ? "CLONE" : "FOLDER");
+}
+
+// "Debian GNU/Linux 12 (bookworm)"
+std::string SystemName() {
+  std::ifstream release("/etc/os-release");
+  for (std::string line; std::getline(release, line);) {
+    if (line.rfind("PRETTY_NAME=\"", 0) == 0) return line.substr(13, line.size() - 14);
+  }
+  return "an unknown system";
+}
+
+// What is here, how it was obtained and where it stood the checks.
+std::string Markdown(const Listing& listing) {
+  TextTable table({{"Allocator", false, 9}, {"Version", false, 8}, {"State", false, 7}, {"From", false, 6}, {"Checks passed", false, 5}, {"Obtained by", false, 4}});
+  for (ListedAllocator listed : listing.allocators) {
+    if (listed.state == ListedAllocator::State::kAvailable) continue;
+    LeaveOutPlaces(listed);
+    table.AddRow({{listed.family},
+                  {listed.version.empty() ? "-" : listed.version},
+                  {StateName(listed.state)},
+                  {listed.origin},
+                  {listed.problem.empty() ? ChecksText(listed) : listed.problem},
+                  {listed.command}});
+  }
+  utsname system{};
+  uname(&system);
+  return absl::StrCat("Obtained and checked on ", SystemName(), ", ", system.sysname, " ", system.release, " ", system.machine, ", by heaptape ",
+                      HEAPTAPE_VERSION, " (CLONE: a local clone of upstream's repository, FOLDER: its source in a folder):\n\n", table.Markdown());
+}
+
+// Puts `text` between the marks of the Markdown file `path`.
+absl::Status WriteBetweenMarks(const std::string& path, const std::string& text) {
+  std::ifstream file(path, std::ios::binary);
+  std::string content(std::istreambuf_iterator<char>(file), {});
+  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
+  const std::size_t begin = content.find("<!-- allocators");
+  const std::size_t from = begin == std::string::npos ? begin : content.find("-->\n", begin);
+  const std::size_t to = content.find("<!-- /allocators -->");
+  if (from == std::string::npos || to == std::string::npos || to < from) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": has no lines <!-- allocators --> and <!-- /allocators --> to write between"));
+  }
+  content.replace(from + 4, to - from - 4, text + "\n");
+  return WriteWhole(path, content);
 }
 
 nlohmann::json ToJson(const Listing& listing) {
@@ -117,17 +178,18 @@ int RunList(const Arguments& arguments) {
   switch (arguments.format) {
     case Format::kTable: {
       const TerminalOptions terminal = TerminalForStdout();
-      text = Table(*listing, false).Plain(0, terminal.colour);
+      text = Table(*listing).Plain(0, terminal.colour);
       break;
     }
     case Format::kMarkdown:
-      text = Table(*listing, true).Markdown();
+      text = Markdown(*listing);
       break;
     case Format::kJson:
       text = ToJson(*listing).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
       break;
   }
-  if (absl::Status printed = Print(text); !printed.ok()) return Fail(printed);
+  const absl::Status delivered = arguments.write_into.empty() ? Print(text) : WriteBetweenMarks(arguments.write_into, Markdown(*listing));
+  if (!delivered.ok()) return Fail(delivered);
   for (const std::string& note : listing->notes) Tell(note);
   if (listing->releases.empty() && listing->notes.empty()) {
     Tell("what Debian's releases have is not known yet: `heaptape allocators list --update` asks the mirror");
@@ -207,12 +269,15 @@ void AddAllocators(CLI::App& program, int& status) {
   list->add_option("-f,--format", arguments->format, "What is printed (default: table)")
       ->transform(OneOf(kFormats))->type_name("table|json|markdown");
   list->add_flag("--update", arguments->update, "Ask the mirror what every Debian release has (about 10 MB each, once a day)");
+  list->add_option("--write-into", arguments->write_into,
+                   "Write what is here as a table into this Markdown file, between its lines <!-- allocators --> and <!-- /allocators -->")
+      ->type_name("FILE");
   list->add_flag("--no-check", arguments->no_check, "Leave the conformance checks out");
   list->footer(
       "The checks are run once for each library and remembered. A library that fails some can still be replayed.\n"
       "Examples:\n"
       "  heaptape allocators list --update\n"
-      "  heaptape allocators list --format markdown >> README.md");
+      "  heaptape allocators list --write-into README.md");
   list->callback([arguments, &status] { status = RunList(*arguments); });
 
   CLI::App* add = command->add_subcommand("add", "Get an allocator, without touching the system's libraries");

@@ -66,7 +66,8 @@ absl::StatusOr<FamilyChoice> ChooseFamily(const HistoryOptions& options) {
 }
 
 BuildFunction Builder(const GitMirror& mirror, const FamilyChoice& choice, const HistoryOptions& options) {
-  const Store store(DefaultCacheFolder());
+  // Apart from what `heaptape allocators add` obtains: no commit of a bisection is an allocator "here".
+  const Store store(DefaultCacheFolder() + "/builds");
   return [&mirror, choice, options, store](const std::string& hash, const std::atomic<bool>* cancelled) -> absl::StatusOr<Built> {
     const absl::StatusOr<Commit> commit = mirror.Describe(hash);
     if (!commit.ok()) return commit.status();

@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "allocators/confine.h"
 #include "allocators/loader.h"
-#include "replayer/worker/confine.h"
 #include "replayer/worker/engine.h"
 #include "replayer/worker/kernel.h"
 #include "replayer/worker/machine.h"
@@ -128,7 +128,7 @@ int Main() {
   if (settings.null_allocator) {
     CopyText(findings.library_path, "(built in)", sizeof(findings.library_path));
   } else {
-    findings.confined = Confine();
+    findings.confined = Confine(Refusal::kSignal);
     WatchCalls(true);
     const bool loaded = LoadAllocator(settings.library_path, settings.symbol_prefix, allocator, findings.error, sizeof(findings.error));
     WatchCalls(false);

@@ -55,6 +55,43 @@ class BuildTest : public ::testing::Test {
   std::string folder_, source_;
 };
 
+TEST_F(BuildTest, SeesNothingOfTheCallersSecrets) {
+  setenv("HEAPTAPE_TEST_TOKEN", "secret", 1);
+  setenv("SSH_AUTH_SOCK", "/tmp/agent", 1);
+  setenv("CFLAGS", "-g", 1);
+  AddRequest request = Request("", source_);
+  request.build_commands = "env > \"$PREFIX/environment\" && sh build.sh";
+  const auto added = AddAllocator(request);
+  for (const char* name : {"HEAPTAPE_TEST_TOKEN", "SSH_AUTH_SOCK", "CFLAGS"}) unsetenv(name);
+  ASSERT_TRUE(added.ok()) << added.status();
+  std::ifstream file(fs::path(added->allocator.library_path).parent_path().parent_path() / "environment");
+  const std::string environment((std::istreambuf_iterator<char>(file)), {});
+  EXPECT_THAT(environment, HasSubstr("PREFIX="));
+  EXPECT_THAT(environment, HasSubstr("CFLAGS=-g"));
+  EXPECT_THAT(environment, Not(HasSubstr("HEAPTAPE_TEST_TOKEN")));
+  EXPECT_THAT(environment, Not(HasSubstr("SSH_AUTH_SOCK")));
+}
+
+// As a partial clone has it, or a damaged one.
+TEST_F(BuildTest, FromACloneThatLacksWhatNoBuildNeeds) {
+  Git({"init", "-q", "-b", "main"});
+  std::ofstream(source_ + "/large") << "needed by nobody\n";
+  Git({"add", "-A"});
+  Git({"commit", "-qm", "one"});
+  const auto large = RunProcess({"git", "-C", source_, "rev-parse", "HEAD:large"});
+  ASSERT_TRUE(large.ok());
+  Git({"rm", "-q", "large"});
+  Git({"commit", "-qm", "two"});
+  ASSERT_EQ(fs::remove(source_ + "/.git/objects/" + large->output.substr(0, 2) + "/" + large->output.substr(2, 38)), true);
+  const auto added = AddAllocator(Request("main", source_));
+  ASSERT_TRUE(added.ok()) << added.status();
+  EXPECT_EQ(added->allocator.version, "2.0.9");
+  // The commit that needs it says so.
+  const auto absent = AddAllocator(Request("main~1", source_));
+  EXPECT_FALSE(absent.ok());
+  EXPECT_THAT(std::string(absent.status().message()), HasSubstr("large"));
+}
+
 TEST_F(BuildTest, FromAFolderIntoTheCacheAndOnlyOnce) {
   const auto added = AddAllocator(Request("", source_));
   ASSERT_TRUE(added.ok()) << added.status();

@@ -42,4 +42,16 @@ EXPORT void* malloc(size_t size) {
 #elif defined(FAULT_FORWARD)
 void* __libc_malloc(size_t size);
 EXPORT void* malloc(size_t size) { return __libc_malloc(size); }
+#elif defined(FAULT_INTRUDE)
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+// As soon as it is loaded: a file, by itself and by another program.
+__attribute__((constructor)) static void Intrude(void) {
+  char name[64];
+  snprintf(name, sizeof(name), "/tmp/heaptape-intruder-%d", (int)getuid());
+  close(open(name, O_WRONLY | O_CREAT, 0600));
+  if (system("touch /tmp/heaptape-intruder-$(id -u)-too") < 0) return;
+}
 #endif

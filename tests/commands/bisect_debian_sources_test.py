@@ -47,9 +47,9 @@ os.mkdir("history")
 git("init", "-q", "-b", "main")
 tags = []
 for version, source, release in SOURCES:
-    os.environ["KEEP"] = f"{folder.name}/{version}"
+    kept = f"{folder.name}/{version}"
     added = run(heaptape, "allocators", "add", f"mimalloc@{version}", "--source", source, "--release", release,
-                "--build", f'mkdir "$KEEP" && cp -a . "$KEEP" && {build}')
+                "--build", f'mkdir {kept} && cp -a . {kept} && {build}')
     if added.returncode != 0:
         assert "404" in added.stderr or "Not Found" in added.stderr, added.stderr
         print(f"{version}: not in this mirror")

@@ -115,6 +115,35 @@ TEST_F(BisectHistoryTest, FindsTheCulpritInAMergedBranch) {
   EXPECT_FALSE(std::filesystem::exists(folder_ / "bisect"));
 }
 
+// base ------------------ mended (merge) - m1 ------ again (merge) - end
+//     \- origin - d1 ---/--- broken - d2 - d3 ------/
+TEST_F(BisectHistoryTest, WhatWasTakenBackOnAnotherLineAndCameAgainIsFoundWhereItBegan) {
+  Add("base", "121");
+  repository_.Branch("dev", "base");
+  Add("origin", "700");
+  Add("d1", "701");
+  repository_.Switch("main");
+  repository_.Merge("mended", "dev", "figure", "122");
+  Add("m1", "123");
+  repository_.Switch("dev");
+  Add("broken", "compiler error");
+  Add("d2", "702");
+  Add("d3", "703");
+  repository_.Switch("main");
+  repository_.Merge("again", "dev", "figure", "704");
+  Add("end", "705");
+  const auto result = Run({.good = "v3", .bad = "end"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->end, Bisection::End::kFound);
+  EXPECT_EQ(result->first->commit.subject, "origin");
+  EXPECT_EQ(result->before->commit.subject, "base");
+  ASSERT_EQ(result->came_again.size(), 1u);
+  EXPECT_EQ(result->came_again[0].commit.subject, "broken");
+  EXPECT_EQ(result->came_again[0].parent.commit.subject, "d1");
+  EXPECT_TRUE(result->candidates.empty());
+  EXPECT_THAT(result->log, HasSubstr("# first bad commit: [" + repository_.hash("origin")));
+}
+
 TEST_F(BisectHistoryTest, LogReplaysInAnotherClone) {
   const auto result = Run({.good = "v1", .bad = "v2"});
   ASSERT_TRUE(result.ok()) << result.status();

@@ -1,4 +1,4 @@
-#include "replayer/worker/confine.h"
+#include "allocators/confine.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -8,12 +8,13 @@
 #include <sched.h>
 #include <stddef.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <cstddef>
 #include <cstdint>
 
-#include "replayer/worker/kernel.h"
-
-namespace heaptape::worker {
+namespace heaptape {
 namespace {
 
 constexpr std::uint32_t kX32Calls = 0x4000'0000;
@@ -41,7 +42,7 @@ constexpr std::uint32_t kRefused[] = {
 // Allowed to the worker itself, as abort() needs.
 constexpr std::uint32_t kSignals[] = {SYS_kill, SYS_tgkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo};
 
-// The filter, written word by word: in the worker's own memory, which is resident before anything is measured.
+// The filter, written word by word: in the program's own memory, which a worker makes resident before it measures.
 sock_filter filter[512];
 unsigned short filter_length = 0;
 
@@ -58,15 +59,16 @@ void ReturnIfNumberIs(std::uint32_t number, std::uint32_t action) {
 constexpr std::size_t Argument(int index) { return offsetof(seccomp_data, args) + sizeof(std::uint64_t) * static_cast<std::size_t>(index); }
 
 // For calls allowed by one argument: `test` is a jump that goes on where the argument is harmless.
-void AllowCallIf(std::uint32_t number, int argument, std::uint16_t test, std::uint32_t value, bool harmless_if) {
+void AllowCallIf(std::uint32_t number, int argument, std::uint16_t test, std::uint32_t value, bool harmless_if,
+                 std::uint32_t refused) {
   Add(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 4);
   Load(Argument(argument));
   Add(static_cast<std::uint16_t>(BPF_JMP | test | BPF_K), value, harmless_if ? 0 : 1, harmless_if ? 1 : 0);
   Return(SECCOMP_RET_ALLOW);
-  Return(SECCOMP_RET_TRAP);
+  Return(refused);
 }
 
-void WriteFilter() {
+void WriteFilter(std::uint32_t refused) {
   constexpr std::uint32_t kNotThere = SECCOMP_RET_ERRNO | ENOSYS;
   constexpr std::uint32_t kWriting = O_WRONLY | O_RDWR | O_CREAT | O_TRUNC;
   filter_length = 0;
@@ -76,26 +78,26 @@ void WriteFilter() {
   Load(offsetof(seccomp_data, nr));
   Add(BPF_JMP | BPF_JGE | BPF_K, kX32Calls, 0, 1);
   Return(kNotThere);
-  for (const std::uint32_t number : kRefused) ReturnIfNumberIs(number, SECCOMP_RET_TRAP);
+  for (const std::uint32_t number : kRefused) ReturnIfNumberIs(number, refused);
   // Their arguments lie in memory, which a filter cannot see. The C library then takes the older calls.
   ReturnIfNumberIs(SYS_clone3, kNotThere);
   ReturnIfNumberIs(SYS_openat2, kNotThere);
-  AllowCallIf(SYS_clone, 0, BPF_JSET, CLONE_THREAD, true);
-  AllowCallIf(SYS_open, 1, BPF_JSET, kWriting, false);
-  AllowCallIf(SYS_openat, 2, BPF_JSET, kWriting, false);
-  AllowCallIf(SYS_prlimit64, 2, BPF_JEQ, 0, true);  // reading limits
-  const auto self = static_cast<std::uint32_t>(Kernel(SYS_getpid));
-  for (const std::uint32_t number : kSignals) AllowCallIf(number, 0, BPF_JEQ, self, true);
+  AllowCallIf(SYS_clone, 0, BPF_JSET, CLONE_THREAD, true, refused);
+  AllowCallIf(SYS_open, 1, BPF_JSET, kWriting, false, refused);
+  AllowCallIf(SYS_openat, 2, BPF_JSET, kWriting, false, refused);
+  AllowCallIf(SYS_prlimit64, 2, BPF_JEQ, 0, true, refused);  // reading limits
+  const auto self = static_cast<std::uint32_t>(getpid());
+  for (const std::uint32_t number : kSignals) AllowCallIf(number, 0, BPF_JEQ, self, true, refused);
   Return(SECCOMP_RET_ALLOW);
 }
 
 }  // namespace
 
-bool Confine() {
-  if (Kernel(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return false;
-  WriteFilter();
+bool Confine(Refusal refusal) {
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return false;
+  WriteFilter(refusal == Refusal::kSignal ? SECCOMP_RET_TRAP : SECCOMP_RET_ERRNO | EPERM);
   sock_fprog program = {filter_length, filter};
-  return Kernel(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program) == 0;
+  return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &program) == 0;
 }
 
-}  // namespace heaptape::worker
+}  // namespace heaptape
