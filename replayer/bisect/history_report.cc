@@ -452,20 +452,24 @@ std::string HistoryIssue(const HistoryReport& report) {
   absl::StrAppend(&out, "- machine: ", report.machine.empty() ? "unknown" : report.machine, ", kernel ", report.kernel, "\n- heaptape ",
                   HEAPTAPE_VERSION, "\n\n");
 
-  absl::StrAppend(&out, "| commit | date | ", MetricName(metric), " | peak | steady | growth | | subject |\n|---|---|---:|---:|---:|---:|---|---|\n");
+  std::vector<Metric> others;
+  for (const Metric each : {Metric::kPeak, Metric::kSteady, Metric::kGrowth}) {
+    if (each != metric) others.push_back(each);
+  }
+  absl::StrAppend(&out, "| commit | date | ", MetricName(metric));
+  for (const Metric each : others) absl::StrAppend(&out, " | ", MetricName(each));
+  out += " | | subject |\n|---|---|---:";
+  for (std::size_t i = 0; i < others.size(); ++i) out += "|---:";
+  out += "|---|---|\n";
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Measurement& row = rows[i];
-    std::string others = " | | |";
-    if (row.measured()) {
+    absl::StrAppend(&out, "| ", MarkdownCell(row.commit.name), " | ", row.commit.date, " | ", ValueText(metric, row), " | ");
+    for (const Metric each : others) {
       Measurement other = row;
-      others.clear();
-      for (const Metric each : {Metric::kPeak, Metric::kSteady, Metric::kGrowth}) {
-        FillValue(each, &other);
-        absl::StrAppend(&others, FormatMetric(each, other.value), " | ");
-      }
+      if (row.measured()) FillValue(each, &other);
+      absl::StrAppend(&out, ValueText(each, other), " | ");
     }
-    absl::StrAppend(&out, "| ", MarkdownCell(row.commit.name), " | ", row.commit.date, " | ", ValueText(metric, row), " | ", others,
-                    row.measured() ? "" : " ", RowMark(report, i), " | ",
+    absl::StrAppend(&out, RowMark(report, i), " | ",
                     MarkdownCell(row.measured() ? row.commit.subject : WithoutPaths(FirstLine(row.outcome.skip_reason))), " |\n");
   }
   const double highest = HighestValue(rows);
@@ -481,6 +485,8 @@ std::string HistoryIssue(const HistoryReport& report) {
   std::vector<std::string> command = report.command;
   for (std::size_t i = 0; i < command.size(); ++i) {
     if (i == 0) command[i] = "heaptape";
+    // Its name may say whose program it is.
+    if (command[i] == report.trace.path) command[i] = "recording.tape";
     if (!IsUrl(command[i])) command[i] = WithoutPaths(command[i]);
   }
   absl::StrAppend(&out, ShellText(command), "\n```\n");

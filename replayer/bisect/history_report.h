@@ -35,7 +35,7 @@ std::string HistoryCsv(const HistoryReport& report);
 // One SVG file: the metric over the commits. Light and dark.
 std::string HistoryChart(const HistoryReport& report);
 // Markdown for the maintainers: what was measured, how to repeat it, tables. Names no path but the source's
-// where that is a URL, no user, no host, not the traced program.
+// where that is a URL, no user, no host, neither the traced program nor the recording's file.
 std::string HistoryIssue(const HistoryReport& report);
 
 // The sentences on what was found: one for each line.

@@ -128,7 +128,7 @@ TEST(HistoryReportTest, ChartIsWellFormedAndMarksEachCommit) {
 TEST(HistoryReportTest, IssueTellsTheMaintainersAndNobodysSecrets) {
   const std::string issue = HistoryIssue(BisectedReport());
   EXPECT_THAT(issue, HasSubstr("# steady-state heap RSS rose with 444444444444"));
-  EXPECT_THAT(issue, HasSubstr("heaptape bisect guard.tape --family mimalloc --source mimalloc --good v1 --bad v2"));
+  EXPECT_THAT(issue, HasSubstr("heaptape bisect recording.tape --family mimalloc --source mimalloc --good v1 --bad v2"));
   EXPECT_THAT(issue, HasSubstr("git bisect start"));
   EXPECT_THAT(issue, HasSubstr("1000 events in 60 s, made under glibc 2.36, digest abcd"));
   EXPECT_THAT(issue, HasSubstr("Release \\| 1"));
