@@ -359,7 +359,7 @@ absl::StatusOr<AddResult> Adding::FromDebianSource(const SourcePackage& source) 
     }
     for (const std::string& version : offered) instead.push_back(absl::StrCat("the source of ", version));
     instead.push_back("a clone, archive or folder (--source PATH)");
-    return absl::UnavailableError(absl::StrCat(std::string(unreachable.message()), "; can be had: ", absl::StrJoin(instead, ", ")));
+    return absl::UnavailableError(absl::StrCat(std::string(unreachable.message()), "; take ", absl::StrJoin(instead, ", ")));
   }
   return absl::NotFoundError(absl::StrCat("no Debian release asked has a source package ", source.name,
                                           offered.empty() ? "" : absl::StrCat(" of version ", request_.version, "; there is ", absl::StrJoin(offered, ", "))));
