@@ -72,7 +72,7 @@ void Merge(benchmark::State& state) {
     EventOrder order;
     std::uint64_t taken = 0;
     for (const OrderedEvent& event : events) {
-      if (order.Place(event) != EventOrder::Placed::kYes) state.SkipWithError("not placed");
+      if (!order.Place(event)) state.SkipWithError("not placed");
       while (const OrderedEvent* next = order.Next()) taken += next->thread != 0;
     }
     if (taken != events.size()) state.SkipWithError("not all came back");
@@ -88,7 +88,9 @@ void MergeIdEncode(benchmark::State& state) {
     auto recording = Recording::Create({.path = folder.Tape(), .info = {.program = "bench"}, .compression_level = static_cast<int>(state.range(2))});
     if (!recording.ok()) std::abort();
     for (std::size_t i = 0; i < events.size(); ++i) {
-      if ((*recording)->order().Place(events[i]) != EventOrder::Placed::kYes) state.SkipWithError("not placed");
+      (*recording)->Prefetch(events[std::min(i + kPrefetchAhead, events.size() - 1)].event.address());
+      if (!(*recording)->HasRoomFor(events[i].event.number())) state.SkipWithError("no room");
+      (*recording)->Take(events[i]);
       if (i % kChunkEvents == 0) (*recording)->Drain();
     }
     (*recording)->Drain();

@@ -17,7 +17,7 @@ enum class Command : std::uint32_t { kNone = 0, kStart, kStop, kFlush };
 
 inline constexpr char kControlName[] = "heaptape-control";
 inline constexpr char kWriterName[] = "heaptape-writer";
-inline constexpr std::uint64_t kControlMagic = 0x31656c7470616568;  // changes with the layout
+inline constexpr std::uint64_t kControlMagic = 0x32656c7470616568;  // changes with the layout
 
 struct ControlBlock {
   std::uint64_t magic;
@@ -39,7 +39,7 @@ struct ControlBlock {
   std::atomic<std::uint64_t> disk_free_bytes;
   std::atomic<std::uint64_t> running_ns;
   std::atomic<std::uint64_t> writer_cpu_ns;
-  std::atomic<std::uint64_t> writer_rss_bytes;
+  std::atomic<std::uint64_t> writer_peak_rss_bytes;
   char output[4096];
   std::atomic<Command> command;          // set by ctl
   std::atomic<std::uint32_t> commands_done;

@@ -1,7 +1,8 @@
 // Puts raw events, read from many chunks, back into the order of their numbers.
 //
-// A ring indexed by number: placing and taking an event is O(1), nothing is allocated. What does not fit yet
-// is refused, so that its chunk is held back and the pool, not the writer, bounds the memory.
+// A ring indexed by number, for those that come before their turn: placing and taking an event is O(1), nothing is
+// allocated. What has no room yet is left where it is, so that its chunk is held back and the pool, not the writer,
+// bounds the memory.
 
 #ifndef HEAPTAPE_RECORDER_EVENT_ORDER_H_
 #define HEAPTAPE_RECORDER_EVENT_ORDER_H_
@@ -21,29 +22,38 @@ struct OrderedEvent {
 
 class EventOrder {
  public:
-  enum class Placed { kYes, kTooFarAhead, kLate };
-
   explicit EventOrder(std::uint32_t capacity = 128 << 10) : ring_(capacity), mask_(capacity - 1) {}
 
   // Numbers wrap at 2^32; those given lie within half of that from the next one.
-  std::uint64_t Widen(std::uint32_t number) const {
-    return next_ + static_cast<std::int64_t>(static_cast<std::int32_t>(number - static_cast<std::uint32_t>(next_)));
+  std::uint64_t Widen(std::uint32_t number) const { return next_ + static_cast<std::uint64_t>(Ahead(number)); }
+
+  // From the next number on: 0 is the next, below 0 was given up before (Skip).
+  std::int64_t Ahead(std::uint32_t number) const {
+    return static_cast<std::int32_t>(number - static_cast<std::uint32_t>(next_));
+  }
+  bool HasRoomFor(std::uint32_t number) const { return Ahead(number) <= static_cast<std::int64_t>(mask_); }
+  // Goes on without an event of the next number being placed: the caller has it. False: one is there already, so the
+  // number came twice.
+  bool Advance() {
+    if (waiting_ != 0 && ring_[next_ & mask_].thread != 0) return false;
+    ++next_;
+    return true;
   }
 
-  // kLate: its number was given up before (Skip); the caller takes it as it comes.
-  Placed Place(const OrderedEvent& event) {
-    const auto ahead = static_cast<std::int32_t>(event.event.number() - static_cast<std::uint32_t>(next_));
-    if (ahead < 0) return Placed::kLate;
-    if (static_cast<std::uint32_t>(ahead) > mask_) return Placed::kTooFarAhead;
+  // There must be room. False: its number was given up before, or came twice (memory was overwritten); the caller takes
+  // it as it comes.
+  bool Place(const OrderedEvent& event) {
+    if (Ahead(event.event.number()) < 0) return false;
     OrderedEvent& place = ring_[event.event.number() & mask_];
-    if (place.thread != 0) return Placed::kLate;  // a number that came twice: memory was overwritten
+    if (place.thread != 0) return false;
     place = event;
     ++waiting_;
-    return Placed::kYes;
+    return true;
   }
 
   // The event with the next number, or null where it is not there yet. Valid until the next call.
   const OrderedEvent* Next() {
+    if (waiting_ == 0) return nullptr;
     OrderedEvent& place = ring_[next_ & mask_];
     if (place.thread == 0) return nullptr;
     taken_ = place;
@@ -63,6 +73,9 @@ class EventOrder {
     }
     return skipped;
   }
+
+  // What lies `ahead` of the next; of an empty place anything.
+  std::uint64_t AddressAhead(std::uint32_t ahead) const { return ring_[(next_ + ahead) & mask_].event.address(); }
 
   std::uint64_t next_number() const { return next_; }  // not wrapped
   std::uint64_t waiting() const { return waiting_; }   // events behind a missing one

@@ -75,17 +75,18 @@ bool exit_key_exists;
 pthread_key_t exit_key;
 std::uint32_t sleep_word;
 
-struct ThreadState {
+// In one line of the cache.
+struct alignas(64) ThreadState {
   // Equal to the region's while the fast path may be used; 0 in the midst of an event, without a chunk,
   // and when the chunk is full. One comparison tells all of these from the common case.
   std::uint32_t generation;
   std::uint32_t attached;   // the generation the chunk was taken in; 0: no chunk with room
   RawEvent* next;
   RawEvent* end;
+  std::int64_t stack_left;  // bytes to allocate before a call stack is due; 0 at the thread's start
   ChunkHeader* header;
   Region* region;           // that the chunk and `serial` belong to
   std::uint32_t serial;     // counted from 1
-  std::int64_t stack_left;  // bytes to allocate before a call stack is due; 0 at the thread's start
   bool counts_to_stack;
   bool unwinding;
   bool probing;             // nothing is recorded: see ResolveOperators()
@@ -94,6 +95,7 @@ struct ThreadState {
   bool ended;
   std::uint8_t exit_rounds;
 };
+static_assert(sizeof(ThreadState) == 64);
 thread_local ThreadState thread __attribute__((tls_model("initial-exec")));
 
 // System calls that leave errno alone.
@@ -160,6 +162,8 @@ std::uint32_t PopChunk(Region* region) {
   return kNoChunk;
 }
 
+constexpr std::uint64_t kWorthwhileWait = 3'000'000;
+
 // kNoChunk: recording has ended.
 std::uint32_t TakeChunk(Region* region) {
   std::uint32_t chunk = PopChunk(region);
@@ -173,9 +177,11 @@ std::uint32_t TakeChunk(Region* region) {
       EndRecording(region, EndReason::kWriterDied);
       break;
     }
-    Sleep(200'000);
-    chunk = PopChunk(region);
+    Sleep(waited == 0 ? 200'000 : 1'000'000);
     waited = Now() - start;
+    // Sleeping and waking cost more than an event: some time passes until so many are free that they are worth it.
+    if (waited < kWorthwhileWait && region->free_count.load(memory_order_relaxed) < kChunkCount / 8) continue;
+    chunk = PopChunk(region);
     if (chunk != kNoChunk) break;
     if (waited > options.max_wait_ns) EndRecording(region, EndReason::kWaitedTooLong);
   }
@@ -231,13 +237,13 @@ bool Attach(Region* region, std::uint32_t generation, std::uint32_t room) {
       return false;
     }
     ChunkHeader* header = &region->headers[chunk];
-    header->count.store(0, memory_order_relaxed);
     header->thread = thread.serial;
     header->tid = static_cast<std::int32_t>(SystemCall(SYS_gettid));
+    region->events[chunk][0].first = 0;
     header->state.store(ChunkState::kOwned, memory_order_release);
     thread.header = header;
     thread.next = region->events[chunk];
-    thread.end = thread.next + kChunkEvents;
+    thread.end = thread.next + kOwnedEvents;
     if (exit_key_exists && thread.exit_rounds == 0) {
       thread.exit_rounds = 1;
       pthread_setspecific(exit_key, &thread);
@@ -286,7 +292,6 @@ void RecordShared(Region* region, RawOp op, std::uint64_t address, std::uint64_t
     ChunkHeader& header = region->headers[fresh];
     for (RawEvent& event : region->events[fresh]) event = {0, 0};
     const std::uint64_t use = region->shared_uses.fetch_add(1, memory_order_relaxed) + 1;
-    header.count.store(0, memory_order_relaxed);
     header.thread = 0;
     header.reserved.store(use << 32, memory_order_release);
     header.state.store(ChunkState::kShared, memory_order_release);
@@ -311,9 +316,10 @@ inline void Publish(Region* region, std::uint32_t generation, RawOp op, std::uin
   RawEvent* slot = thread.next;
   // A signal handler may have filled the chunk since the caller looked; from here on none can.
   if (UNLIKELY(slot == thread.end)) return RecordSlow(op, address, size, 0, nullptr);
-  *slot = RawEvent::Make(op, address, size, NextNumber(region));
-  ChunkHeader* header = thread.header;
-  header->count.store(header->count.load(memory_order_relaxed) + 1, memory_order_release);
+  const RawEvent event = RawEvent::Make(op, address, size, NextNumber(region));
+  slot[1].first = 0;
+  slot->second = event.second;
+  __atomic_store_n(&slot->first, event.first, __ATOMIC_RELEASE);
   thread.next = slot + 1;
   if (UNLIKELY(slot + 1 == thread.end)) {
     thread.attached = 0;
@@ -338,24 +344,29 @@ void PublishWithMore(Region* region, std::uint32_t generation, RawOp op, std::ui
                      std::uint32_t align_log2, const Frames* frames) {
   thread.generation = 0;
   std::atomic_signal_fence(std::memory_order_seq_cst);
-  RawEvent* slot = thread.next;
-  if (UNLIKELY(slot + Room(align_log2, frames) > thread.end)) {  // as in Publish()
+  RawEvent* const start = thread.next;
+  RawEvent* const end = start + Room(align_log2, frames);
+  if (UNLIKELY(end > thread.end)) {  // as in Publish()
     thread.attached = 0;
     return RecordSlow(op, address, size, align_log2, frames);
   }
-  for (std::uint32_t i = 0; frames && i < frames->count; i += 2) {
-    *slot = RawEvent::Make(RawOp::kStack, frames->addresses[i], 0, 0);
-    slot++->second = i + 1 < frames->count ? frames->addresses[i + 1] : 0;
+  // From the last slot to the first, whose first word is what the reader waits for.
+  RawEvent* slot = end;
+  const auto put = [&slot, start](RawEvent event) {
+    (--slot)->second = event.second;
+    if (slot != start) slot->first = event.first;
+    else __atomic_store_n(&slot->first, event.first, __ATOMIC_RELEASE);
+  };
+  end->first = 0;
+  put(RawEvent::Make(op, address, size, NextNumber(region)));
+  if (align_log2) put(RawEvent::Make(RawOp::kPrefix, 0, static_cast<std::uint64_t>(thread.serial) << 8 | align_log2, 0));
+  for (std::uint32_t i = frames ? (frames->count + 1) / 2 * 2 : 0; i > 0; i -= 2) {
+    RawEvent pair = RawEvent::Make(RawOp::kStack, frames->addresses[i - 2], 0, 0);
+    pair.second = i - 1 < frames->count ? frames->addresses[i - 1] : 0;
+    put(pair);
   }
-  if (align_log2) {
-    *slot++ = RawEvent::Make(RawOp::kPrefix, 0, static_cast<std::uint64_t>(thread.serial) << 8 | align_log2, 0);
-  }
-  *slot++ = RawEvent::Make(op, address, size, NextNumber(region));
-  ChunkHeader* header = thread.header;
-  const auto taken = static_cast<std::uint32_t>(slot - thread.next);
-  header->count.store(header->count.load(memory_order_relaxed) + taken, memory_order_release);
-  thread.next = slot;
-  if (slot == thread.end) {
+  thread.next = end;
+  if (end == thread.end) {
     thread.attached = 0;
     return;
   }
@@ -531,7 +542,7 @@ __attribute__((noinline)) void RecordBig(RawOp op, const void* pointer, std::uin
   const std::uint32_t generation = region->generation.load(memory_order_acquire);
   if (generation != 0 && thread.region == region && thread.generation == generation && !thread.attaching &&
       thread.next + Room(align_log2, frames) + 1 >= thread.end) {
-    Attach(region, generation, kChunkEvents);
+    Attach(region, generation, kOwnedEvents);
   }
   const std::uint32_t before = thread.header ? thread.header->big_seen.load(memory_order_acquire) : 0;
   RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, align_log2, frames);

@@ -8,10 +8,10 @@
 // it, so whoever sorts by number never sees a block allocated before its predecessor at that address was
 // freed. The numbers wrap at 2^32; the writer knows the range in which the next ones lie.
 //
-// Chunks: a thread owns the chunk it fills and publishes each event by a release store of the chunk's
-// count. Whoever cannot own one (a signal handler in the midst of an event, a thread after its end, more
+// Chunks: a thread owns the chunk it fills. An event's first word is stored last, after the next slot's was set to
+// 0: the reader goes as far as that, so publishing touches no memory but the event's own. Whoever cannot own one (a signal handler in the midst of an event, a thread after its end, more
 // threads than half the pool) writes to the one chunk that all share: slots there are reserved in pairs, a
-// prefix that names the thread and the event, and the event's first word is stored last.
+// prefix that names the thread and the event, and there as well the event's first word is stored last.
 
 #ifndef HEAPTAPE_RECORDER_RAW_EVENT_H_
 #define HEAPTAPE_RECORDER_RAW_EVENT_H_
@@ -22,7 +22,7 @@
 
 namespace heaptape {
 
-// Failed allocations have address 0. Never 0, so that an unwritten slot of the shared chunk is known.
+// Failed allocations have address 0. Never 0, so that an unwritten slot is known.
 enum class RawOp : std::uint8_t {
   kPrefix = 1,  // belongs to the next slot: size is (thread << 8 | log2 of the alignment)
   kStack,       // belongs to the next as well: two return addresses, innermost first, in `address` and the second
@@ -74,6 +74,7 @@ static_assert(RawEvent::Make(RawOp::kFork, 0x7fffffffffff, kSizeMax, ~0u).op() =
 static_assert(RawEvent::Make(RawOp::kFork, 0, kSizeMax, 7).size() == kSizeMax);
 
 inline constexpr std::uint32_t kChunkEvents = 256;
+inline constexpr std::uint32_t kOwnedEvents = kChunkEvents - 1;  // and the 0 behind the last one
 inline constexpr std::uint32_t kChunkCount = 704;         // 2.75 MiB
 inline constexpr std::uint32_t kOwnedChunksMax = kChunkCount / 2;
 inline constexpr std::uint32_t kNoChunk = ~0u;
@@ -81,15 +82,16 @@ inline constexpr std::uint64_t kBigBytes = 64 << 10;      // blocks whose touche
 inline constexpr std::uint32_t kStackFramesMax = 48;      // of deeper stacks the innermost ones
 inline constexpr std::uint32_t kBigFilterSize = 4096;
 
+// By the address's neighbourhood of kBigBytes, in which hardly more than one big block can begin: blocks that lie close
+// to one another then ask in memory that lies as close.
 constexpr std::uint32_t BigFilterIndex(std::uint64_t address) {
-  return static_cast<std::uint32_t>((address >> 4) * 0x9e3779b97f4a7c15u >> 52);
+  return static_cast<std::uint32_t>(address / kBigBytes % kBigFilterSize);
 }
 
 enum class ChunkState : std::uint32_t { kFree = 0, kOwned, kClosed, kShared };
 
 struct alignas(64) ChunkHeader {
   std::atomic<ChunkState> state;
-  std::atomic<std::uint32_t> count;       // events published by the owner
   std::uint32_t thread;                   // of the owner: counted from 1 within the region
   std::int32_t tid;                       // of the owner, 0 where unknown
   std::atomic<std::uint64_t> reserved;    // shared: (use << 32 | slots given out)

@@ -81,23 +81,40 @@ void Recording::Mark(std::uint32_t number, std::uint64_t time_ns) {
   }
 }
 
-void Recording::Drain() {
-  for (;;) {
-    const std::uint64_t number = order_.next_number();
-    while (!marks_.empty() && marks_.front().number <= number) {
-      time_ns_ = std::max(time_ns_, marks_.front().time_ns);
-      writer_->Time(time_ns_);
-      marks_.pop_front();
-    }
-    const OrderedEvent* event = order_.Next();
-    if (!event) return;
-    Apply(*event, number);
+bool Recording::HasRoomFor(std::uint32_t number) {
+  if (order_.HasRoomFor(number)) return true;
+  Drain();
+  return order_.HasRoomFor(number);
+}
+
+void Recording::Take(const OrderedEvent& event) {
+  if (order_.Ahead(event.event.number()) == 0 && order_.Advance()) {
+    const std::uint64_t number = order_.next_number() - 1;
+    ApplyMarks(number);
+    Apply(event, number);
+  } else if (!order_.Place(event)) {
+    ++counts_.late;
+    Apply(event, order_.Widen(event.event.number()));
   }
 }
 
-void Recording::ApplyLate(const OrderedEvent& event) {
-  ++counts_.late;
-  Apply(event, order_.Widen(event.event.number()));
+void Recording::ApplyMarks(std::uint64_t number) {
+  while (!marks_.empty() && marks_.front().number <= number) {
+    time_ns_ = std::max(time_ns_, marks_.front().time_ns);
+    writer_->Time(time_ns_);
+    marks_.pop_front();
+  }
+}
+
+void Recording::Drain() {
+  for (;;) {
+    const std::uint64_t number = order_.next_number();
+    ApplyMarks(number);
+    const OrderedEvent* event = order_.Next();
+    if (!event) return;
+    Prefetch(order_.AddressAhead(kPrefetchAhead));
+    Apply(*event, number);
+  }
 }
 
 std::uint16_t Recording::Thread(std::uint32_t serial) {

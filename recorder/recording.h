@@ -27,6 +27,9 @@
 
 namespace heaptape {
 
+// How many events before its own an address is looked for in the table of live objects, so that it is there in time.
+inline constexpr std::uint32_t kPrefetchAhead = 8;
+
 struct RecordingOptions {
   std::string path;
   TraceInfo info;
@@ -61,15 +64,20 @@ class Recording {
   void Stack(std::uint32_t number, std::vector<StackFrame> frames);
   void set_modules(const std::vector<Module>* modules) { modules_ = modules; }
 
-  EventOrder& order() { return order_; }
+  const EventOrder& order() const { return order_; }
+  // May the event with this number be taken? Applies what is in order where that makes room.
+  bool HasRoomFor(std::uint32_t number);
+  // Applies it if it is the next, keeps it until its turn if not.
+  void Take(const OrderedEvent& event);
+  // An event at this address will be taken soon.
+  void Prefetch(std::uint64_t address) { live_.prefetch(address); }
+
   ObjectPages& pages() { return pages_; }
 
   // All events below `number` happened before `time_ns`.
   void Mark(std::uint32_t number, std::uint64_t time_ns);
   // Applies all events that are in order.
   void Drain();
-  // Applies one at once: it is late.
-  void ApplyLate(const OrderedEvent& event);
   void SkipGap() { counts_.lost += order_.Skip(); }
 
   void Resident(ResidentSample sample);
@@ -134,6 +142,7 @@ class Recording {
   absl::Status Open(const std::string& path);
   absl::Status BeginWithLiveSet();
   std::string SegmentPath(std::uint64_t number) const;
+  void ApplyMarks(std::uint64_t number);
   void Apply(const OrderedEvent& event, std::uint64_t number);
   std::uint16_t Thread(std::uint32_t serial);
   void EndThread(std::uint32_t serial);

@@ -60,6 +60,13 @@ std::uint64_t Now(clockid_t clock = CLOCK_MONOTONIC) {
   return static_cast<std::uint64_t>(now.tv_sec) * kSecond + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
+// Of this process, with what it shares with the program.
+std::uint64_t PeakRss() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
+}
+
 void SleepFor(std::uint64_t ns) {
   const timespec duration = {static_cast<time_t>(ns / kSecond), static_cast<long>(ns % kSecond)};
   nanosleep(&duration, nullptr);
@@ -71,14 +78,15 @@ class Pool {
   Pool(Region* region, ProcessMemory* memory, Modules* modules, Recording* recording)
       : region_(region), memory_(memory), modules_(modules), recording_(recording) {}
 
-  // Reads what has been published. Returns the number of events.
-  std::uint64_t Poll() {
+  // Reads what has been published, of chunks that are still being filled only when `open` is set. Returns the number of
+  // events.
+  std::uint64_t Poll(bool open) {
     std::uint64_t events = 0;
     const std::uint32_t used = region_->unused.load(std::memory_order_acquire);
     for (std::uint32_t chunk = 0; chunk < used; ++chunk) {
       ChunkHeader& header = region_->headers[chunk];
       const ChunkState state = header.state.load(std::memory_order_acquire);
-      if (state == ChunkState::kFree) continue;
+      if (state == ChunkState::kFree || (state == ChunkState::kOwned && !open)) continue;
       events += state == ChunkState::kShared ? ReadShared(chunk, header) : ReadOwned(chunk, header, state);
     }
     return events;
@@ -102,33 +110,33 @@ class Pool {
 
  private:
   std::uint64_t ReadOwned(std::uint32_t chunk, ChunkHeader& header, ChunkState state) {
-    const std::uint32_t count = std::min(header.count.load(std::memory_order_acquire), kChunkEvents);
+    const RawEvent* const slots = region_->events[chunk];
     std::uint32_t& read = read_[chunk];
     const std::uint32_t before = read;
     std::uint32_t big = 0;
-    while (read < count) {
+    bool taken = true;
+    while (read < kOwnedEvents && __atomic_load_n(&slots[read].first, __ATOMIC_ACQUIRE) != 0) {
+      // What belongs to one event was published with its first slot.
       OrderedEvent event;
       event.thread = header.thread;
       std::uint32_t at = read;
       addresses_.clear();
-      for (; at < count && region_->events[chunk][at].op() == RawOp::kStack; ++at) {
-        addresses_.push_back(region_->events[chunk][at].address());
-        if (region_->events[chunk][at].second) addresses_.push_back(region_->events[chunk][at].second);
+      for (; at < kOwnedEvents && slots[at].op() == RawOp::kStack; ++at) {
+        addresses_.push_back(slots[at].address());
+        if (slots[at].second) addresses_.push_back(slots[at].second);
       }
-      if (at < count && region_->events[chunk][at].op() == RawOp::kPrefix) {
-        event.align_log2 = region_->events[chunk][at].size() & 0xff;
-        ++at;
-      }
-      if (at >= count) break;
-      event.event = region_->events[chunk][at];
-      if (!Place(event)) break;
+      if (at < kOwnedEvents && slots[at].op() == RawOp::kPrefix) event.align_log2 = slots[at++].size() & 0xff;
+      event.event = slots[at];
+      recording_->Prefetch(slots[std::min(at + kPrefetchAhead, kOwnedEvents)].address());
+      if (!(taken = recording_->HasRoomFor(event.event.number()))) break;
       if (!addresses_.empty()) recording_->Stack(event.event.number(), modules_->Resolve(addresses_, Now()));
       big += LookAtBig(event);
+      recording_->Take(event);
       read = at + 1;
     }
     const std::uint64_t events = read - before;
     if (big) header.big_seen.fetch_add(big, std::memory_order_release);
-    if (state == ChunkState::kClosed && read == count) Release(chunk, header);
+    if (state == ChunkState::kClosed && taken) Release(chunk, header);
     return events;
   }
 
@@ -144,8 +152,9 @@ class Pool {
       event.event.second = slots[1].second;
       event.thread = static_cast<std::uint32_t>(slots[0].size() >> 8);
       event.align_log2 = slots[0].size() & 0xff;
-      if (event.thread == 0 || !Place(event)) break;
+      if (event.thread == 0 || !recording_->HasRoomFor(event.event.number())) break;
       LookAtBig(event);
+      recording_->Take(event);
       taken.set(pair);
       ++events;
     }
@@ -155,17 +164,6 @@ class Pool {
       Release(chunk, header);
     }
     return events;
-  }
-
-  bool Place(const OrderedEvent& event) {
-    EventOrder& order = recording_->order();
-    EventOrder::Placed placed = order.Place(event);
-    if (placed == EventOrder::Placed::kTooFarAhead) {
-      recording_->Drain();
-      placed = order.Place(event);
-    }
-    if (placed == EventOrder::Placed::kLate) recording_->ApplyLate(event);
-    return placed != EventOrder::Placed::kTooFarAhead;
   }
 
   bool LookAtBig(const OrderedEvent& ordered) {
@@ -373,6 +371,7 @@ class Writer {
     std::uint64_t idle_polls = 0;
     std::uint64_t next_check = 0;
     std::uint64_t last_mark = 0;
+    std::uint64_t last_open = 0;
     const std::uint64_t mark_interval = std::clamp<std::uint64_t>(region_->options.time_resolution_ns, kMillisecond, kSecond);
     for (;;) {
       const std::uint32_t number = region_->number.load(std::memory_order_acquire);
@@ -382,7 +381,9 @@ class Writer {
         last_mark = now;
       }
       const bool last_look = region_->last_look_asked.load(std::memory_order_acquire) > region_->last_look_done.load();
-      const std::uint64_t events = pool_->Poll();
+      const bool open = last_look || now - last_open >= kMillisecond / 2;
+      if (open) last_open = now;
+      const std::uint64_t events = pool_->Poll(open);
       recording_->Drain();
       if (last_look) {
         LookAtLiveBlocks();
@@ -402,7 +403,8 @@ class Writer {
         }
         if (!Housekeep(now)) return;
       }
-      // A full pool makes the program wait, so the next look comes at once while there is much to read.
+      // A full pool makes the program wait, so the next look comes at once while there is much to read; not at chunks
+      // that are being filled, whose memory would go to and fro between the processors.
       idle_polls = events ? 0 : idle_polls + 1;
       if (events < 4 * kChunkEvents) SleepFor(idle_polls < 20 ? kMillisecond : 4 * kMillisecond);
     }
@@ -564,7 +566,7 @@ class Writer {
   }
 
   void MindGap(std::uint64_t now) {
-    EventOrder& order = recording_->order();
+    const EventOrder& order = recording_->order();
     if (order.waiting() == 0 || order.next_number() != gap_number_) {
       gap_number_ = order.next_number();
       gap_since_ = now;
@@ -673,12 +675,13 @@ class Writer {
     control_->disk_free_bytes.store(disk_free_);
     control_->running_ns.store(now);
     control_->writer_cpu_ns.store(Now(CLOCK_PROCESS_CPUTIME_ID));
+    control_->writer_peak_rss_bytes.store(PeakRss());
   }
 
   // Nobody publishes any more: whoever is in the midst of an event will not end it.
   void ReadToTheEnd() {
     do {
-      while (pool_->Poll() > 0) recording_->Drain();
+      while (pool_->Poll(true) > 0) recording_->Drain();
       recording_->Drain();
       recording_->SkipGap();
       recording_->Drain();
@@ -726,11 +729,12 @@ class Writer {
     const RecordingCounts& counts = recording_->counts();
     std::string text = absl::StrFormat(
         "events=%d\nlost=%d\nunknown_frees=%d\nmissed_frees=%d\nwaits=%d\nwait_ns=%d\nbig_waits=%d\nbig_wait_ns=%d\n"
-        "daemon=%d\nbig_skipped=%d\nbytes=%d\nsegments=%d\nlive_objects=%d\nwriter_cpu_ns=%d\nexecuted=%d\n",
+        "daemon=%d\nbig_skipped=%d\nbytes=%d\nsegments=%d\nlive_objects=%d\nwriter_cpu_ns=%d\n"
+        "writer_peak_rss_bytes=%d\nexecuted=%d\n",
         recording_->event_count(), counts.lost, counts.unknown_frees, counts.missed_frees, region_->waits.load(),
         region_->wait_ns.load(), region_->big_waits.load(), region_->big_wait_ns.load(), daemon_, region_->big_skipped.load(),
         recording_->bytes_written(), recording_->segments(), recording_->live_objects(), Now(CLOCK_PROCESS_CPUTIME_ID),
-        executed_ ? 1 : 0);
+        PeakRss(), executed_ ? 1 : 0);
     if (!ended_early_.empty()) absl::StrAppend(&text, "ended_early=", ended_early_, "\n");
     if (!finished.ok()) absl::StrAppend(&text, "error=", std::string(finished.message()), "\n");
     (void)!write(static_cast<int>(report_fd), text.data(), text.size());

@@ -44,7 +44,8 @@ nlohmann::ordered_json StatusAsJson(const ControlBlock& block) {
           {"large_block_wait_seconds", static_cast<double>(block.big_wait_ns.load()) / 1e9},
           {"lost_events", block.lost.load()},
           {"disk_free_bytes", block.disk_free_bytes.load()},
-          {"writer_cpu_seconds", static_cast<double>(block.writer_cpu_ns.load()) / 1e9}};
+          {"writer_cpu_seconds", static_cast<double>(block.writer_cpu_ns.load()) / 1e9},
+          {"writer_peak_rss_bytes", block.writer_peak_rss_bytes.load()}};
 }
 
 absl::Status Send(ControlBlock& block, Command command) {

@@ -54,7 +54,9 @@ TEST(RecordStacks, EachNamesTheProgramsFilesAndOffsetsInThem) {
   EXPECT_EQ(innermost.count("libheaptape.so"), 0u);
   for (const Module& module : trace.modules) {
     EXPECT_EQ(module.name.find('/'), std::string::npos) << module.name;
-    if (module.name == "plugin.so" || module.name == "call_sites") EXPECT_FALSE(module.build_id.empty()) << module.name;
+    if (module.name == "plugin.so" || module.name == "call_sites") {
+      EXPECT_FALSE(module.build_id.empty()) << module.name;
+    }
   }
 }
 
