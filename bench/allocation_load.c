@@ -20,6 +20,8 @@ static int churn;
 static uint64_t live_per_thread = 20000;
 static uint64_t calls_per_thread;
 static uint64_t calls_made[kMostThreads], cpu_ns[kMostThreads];
+// All threads live from the first's start to the last's end, however long each takes: so many stacks and arenas there are.
+static pthread_barrier_t all;
 
 static uint64_t Now(void) {
   struct timespec time;
@@ -27,9 +29,8 @@ static uint64_t Now(void) {
   return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
-static void* volatile kept;  // so that no call can be left out
-
 static uint64_t Loop(void) {
+  void* volatile kept;  // so that no call can be left out
   uint64_t calls = 0;
   for (; calls + 2 <= calls_per_thread; calls += 2) {
     kept = malloc(64);
@@ -59,9 +60,11 @@ static uint64_t Churn(uint64_t seed) {
 
 static void* Run(void* argument) {
   const intptr_t self = (intptr_t)argument;
+  pthread_barrier_wait(&all);
   const uint64_t start = Now();
   calls_made[self] = churn ? Churn((uint64_t)self + 1) : Loop();
   cpu_ns[self] = Now() - start;
+  pthread_barrier_wait(&all);
   return NULL;
 }
 
@@ -74,6 +77,7 @@ int main(int argc, char** argv) {
   }
   churn = strcmp(argv[1], "churn") == 0;
   calls_per_thread = strtoull(argv[3], NULL, 10) / (uint64_t)threads;
+  if (pthread_barrier_init(&all, NULL, (unsigned)threads) != 0) return 1;
   pthread_t others[kMostThreads];
   for (intptr_t i = 1; i < threads; ++i) {
     if (pthread_create(&others[i], NULL, Run, (void*)i) != 0) return 1;
