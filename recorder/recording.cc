@@ -201,7 +201,7 @@ void Recording::AddStack(std::uint64_t number, std::uint32_t slot) {
 }
 
 void Recording::FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint16_t thread) {
-  BigEnds(slot, address);
+  if (objects_[slot].size >= kBigBytes) BigEnds(slot, address);
   objects_[slot].alive = 0;
   writer_->Free(slot, thread);
 }

@@ -72,6 +72,8 @@ void SleepFor(std::uint64_t ns) {
   nanosleep(&duration, nullptr);
 }
 
+constexpr std::uint32_t kSlotsAhead = 32;
+
 // The pool of one region, read from the writer's side.
 class Pool {
  public:
@@ -87,8 +89,16 @@ class Pool {
       ChunkHeader& header = region_->headers[chunk];
       const ChunkState state = header.state.load(std::memory_order_acquire);
       if (state == ChunkState::kFree || (state == ChunkState::kOwned && !open)) continue;
-      events += state == ChunkState::kShared ? ReadShared(chunk, header) : ReadOwned(chunk, header, state);
+      if (state == ChunkState::kShared) {
+        events += ReadShared(chunk, header);
+      } else {
+        turns_.push_back({recording_->order().Ahead(FirstNumber(chunk)), chunk, state});
+      }
     }
+    // By number: then hardly an event has to be kept until its turn.
+    std::sort(turns_.begin(), turns_.end(), [](const Turn& a, const Turn& b) { return a.ahead < b.ahead; });
+    for (const Turn& turn : turns_) events += ReadOwned(turn.chunk, region_->headers[turn.chunk], turn.state);
+    turns_.clear();
     return events;
   }
 
@@ -109,13 +119,27 @@ class Pool {
   }
 
  private:
+  // Of the first event that was not read; where there is none, of whatever the chunk held before.
+  std::uint32_t FirstNumber(std::uint32_t chunk) const {
+    const RawEvent* const slots = region_->events[chunk];
+    std::uint32_t at = read_[chunk];
+    while (at < kOwnedEvents && (slots[at].op() == RawOp::kStack || slots[at].op() == RawOp::kPrefix)) ++at;
+    return slots[at].number();
+  }
+
   std::uint64_t ReadOwned(std::uint32_t chunk, ChunkHeader& header, ChunkState state) {
     const RawEvent* const slots = region_->events[chunk];
     std::uint32_t& read = read_[chunk];
     const std::uint32_t before = read;
     std::uint32_t big = 0;
     bool taken = true;
+    // What another processor wrote takes as long to come as several events take to be read.
+    const auto fetch = [slots, closed = state == ChunkState::kClosed](std::uint32_t slot) {
+      if (closed && slot < kChunkEvents) __builtin_prefetch(&slots[slot]);
+    };
+    for (std::uint32_t slot = read; slot < read + kSlotsAhead; slot += 4) fetch(slot);
     while (read < kOwnedEvents && __atomic_load_n(&slots[read].first, __ATOMIC_ACQUIRE) != 0) {
+      fetch(read + kSlotsAhead);
       // What belongs to one event was published with its first slot.
       OrderedEvent event;
       event.thread = header.thread;
@@ -201,6 +225,14 @@ class Pool {
   ProcessMemory* memory_;
   Modules* modules_;
   Recording* recording_;
+  // A chunk to be read.
+  struct Turn {
+    std::int64_t ahead;  // of its first event
+    std::uint32_t chunk;
+    ChunkState state;
+  };
+
+  std::vector<Turn> turns_;
   std::vector<std::uint64_t> addresses_;  // of the stack that is being read
   std::uint32_t read_[kChunkCount] = {};
   std::bitset<kChunkEvents / 2> taken_[kChunkCount];
