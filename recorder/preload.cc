@@ -596,6 +596,7 @@ struct RealFunctions {
   int (*malloc_trim)(std::size_t);
   int (*mallopt)(int, int);
   std::size_t (*malloc_usable_size)(void*);
+  int (*pthread_create)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
 };
 
 void Resolve();
@@ -613,9 +614,11 @@ void* FirstPvalloc(std::size_t size);
 int FirstTrim(std::size_t pad);
 int FirstMallopt(int parameter, int value);
 std::size_t FirstUsable(void* pointer);
+int FirstPthreadCreate(pthread_t* id, const pthread_attr_t* attributes, void* (*start)(void*), void* argument);
 
 RealFunctions real = {FirstMalloc,   FirstCalloc, FirstRealloc, FirstFree, FirstPosixMemalign, FirstAlignedAlloc,
-                      FirstMemalign, FirstValloc, FirstPvalloc, FirstTrim, FirstMallopt,       FirstUsable};
+                      FirstMemalign, FirstValloc, FirstPvalloc, FirstTrim, FirstMallopt,       FirstUsable,
+                      FirstPthreadCreate};
 std::atomic<bool> resolved;
 thread_local bool resolving __attribute__((tls_model("initial-exec")));
 
@@ -640,6 +643,7 @@ void Resolve() {
   ResolveOne(found.malloc_trim, "malloc_trim");
   ResolveOne(found.mallopt, "mallopt");
   ResolveOne(found.malloc_usable_size, "malloc_usable_size");
+  ResolveOne(found.pthread_create, "pthread_create");
   real = found;
   resolving = false;
   resolved.store(true, memory_order_release);
@@ -700,6 +704,17 @@ int FirstMallopt(int parameter, int value) {
 std::size_t FirstUsable(void* pointer) {
   Resolve();
   return real.malloc_usable_size != FirstUsable ? real.malloc_usable_size(pointer) : 0;
+}
+int FirstPthreadCreate(pthread_t* id, const pthread_attr_t* attributes, void* (*start)(void*), void* argument) {
+  Resolve();
+  return real.pthread_create != FirstPthreadCreate ? real.pthread_create(id, attributes, start, argument) : EAGAIN;
+}
+
+// Sets what lies below the caller's frame to 0.
+__attribute__((noinline)) void WipeStack() {
+  char area[1024];
+  memset(area, 0, sizeof(area));
+  __asm__ volatile("" : : "r"(area) : "memory");
 }
 
 // --- what the exported functions share -----------------------------------------------------------------
@@ -1350,6 +1365,14 @@ EXPORT int mallopt(int parameter, int value) noexcept {
   heaptape::Record(RawOp::kMallopt, reinterpret_cast<void*>(static_cast<std::uintptr_t>(static_cast<unsigned>(parameter))),
                    static_cast<unsigned>(value));
   return real.mallopt(parameter, value);
+}
+
+// Not recorded. A seccomp filter (tor's Sandbox 1) may forbid the C library to read the thread's signal mask here. It does
+// not look whether it could, and later sets the mask to what lay on the stack: what this library's frames have left there
+// would block other signals than without it, SIGHUP among them. So nothing lies there, and none is blocked.
+EXPORT int pthread_create(pthread_t* id, const pthread_attr_t* attributes, void* (*start)(void*), void* argument) noexcept {
+  heaptape::WipeStack();
+  return real.pthread_create(id, attributes, start, argument);
 }
 
 // --- the operators a C++ program calls -----------------------------------------------------------------------

@@ -77,16 +77,15 @@ TEST_P(RecordTor, IsRecordedFromItsStartToItsEnd) {
   const std::string ctl = absl::StrCat(HEAPTAPE_PROGRAM, " ctl ", pid_, " ");
   EXPECT_THAT(Shell(ctl + "status").output, HasSubstr("state                      recording"));
 
-  // In its own filter tor cannot save its signal mask when it makes a thread, and puts back what lay on the stack: with
-  // or without a recorder any signal may then be blocked for good.
-  if (!in_filter) {
-    std::filesystem::rename(log_, folder_.File("log/old"));
-    EXPECT_TRUE(Eventually([&, tries = 0]() mutable {
-      if (tries++ % 100 == 0) kill(pid_, SIGHUP);
-      return absl::StrContains(Contents(log_), "opening") &&
-             absl::StrContains(Contents(log_) + Contents(folder_.File("log/old")), "Received reload signal");
-    })) << Contents(log_) << Contents(folder_.File("log/old"));
-  }
+  // In its filter too: there the C library cannot save tor's signal mask when tor makes a thread, and puts back what lay on
+  // the stack. Of tor alone that is an address, and some signals are blocked for good; recorded it is nothing.
+  EXPECT_THAT(Contents(absl::StrCat("/proc/", pid_, "/status")), HasSubstr("SigBlk:\t0000000000000000\n"));
+  std::filesystem::rename(log_, folder_.File("log/old"));
+  EXPECT_TRUE(Eventually([&, tries = 0]() mutable {
+    if (tries++ % 100 == 0) kill(pid_, SIGHUP);
+    return absl::StrContains(Contents(log_), "opening") &&
+           absl::StrContains(Contents(log_) + Contents(folder_.File("log/old")), "Received reload signal");
+  })) << Contents(log_) << Contents(folder_.File("log/old"));
   EXPECT_THAT(Shell(ctl + "flush").output, HasSubstr("state                      recording"));
   EXPECT_TRUE(Lives());
 
@@ -116,7 +115,7 @@ TEST_P(RecordTor, IsRecordedFromItsStartToItsEnd) {
 INSTANTIATE_TEST_SUITE_P(
     Debian, RecordTor,
     ::testing::Values(Way{"daemon", "User debian-tor\n", "debian-tor", "", SIGTERM},
-                      Way{"sandbox", "User debian-tor\nSandbox 1\n", "debian-tor", "", SIGKILL},
+                      Way{"sandbox", "User debian-tor\nSandbox 1\n", "debian-tor", "", SIGTERM},
                       // The filter must not meet a call of the unwinder that it forbids.
                       Way{"stacks", "User debian-tor\nSandbox 1\n", "debian-tor", "--stacks=16KiB", SIGKILL},
                       // Only root may lock more memory than a few MiB.
