@@ -2,7 +2,7 @@
 //
 //   build/release/bench/call_benchmark                                                   bare
 //   heaptape record -o /tmp/calls.tape -- build/release/bench/call_benchmark             recorded
-//   heaptape record --stacks ... (where it is offered)                                   recorded with stacks
+//   heaptape record --stacks -o /tmp/calls.tape -- build/release/bench/call_benchmark    recorded with call stacks
 //
 // The difference of two runs, made one after the other, is what recording adds to two events. How often a benchmark is
 // repeated is settled by itself, so give both --benchmark_min_time=1.

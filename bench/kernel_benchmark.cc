@@ -1,5 +1,5 @@
 // What the kernel charges for what replaying and recording ask of it, in nanoseconds each: sources of the
-// resident set, by resident pages, and ways to become another thread.
+// resident set, by resident pages, the pages of one block that are present, and ways to become another thread.
 
 #include <asm/prctl.h>
 #include <fcntl.h>
@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "benchmark/benchmark.h"
+#include "recorder/process_memory.h"
 
 namespace {
 
@@ -26,6 +27,7 @@ class ResidentPages {
     for (std::size_t i = 0; i < bytes_; i += 4096) memory_[i] = 1;
   }
   ~ResidentPages() { munmap(memory_, bytes_); }
+  std::uint64_t address() const { return reinterpret_cast<std::uint64_t>(memory_); }
 
  private:
   std::size_t bytes_;
@@ -44,6 +46,17 @@ void SampleNs(benchmark::State& state, const char* source) {
 BENCHMARK_CAPTURE(SampleNs, statm, "/proc/self/statm")->ArgName("pages")->Arg(100)->Arg(100'000);
 BENCHMARK_CAPTURE(SampleNs, status, "/proc/self/status")->ArgName("pages")->Arg(100)->Arg(100'000);
 BENCHMARK_CAPTURE(SampleNs, smaps_rollup, "/proc/self/smaps_rollup")->ArgName("pages")->Arg(100)->Arg(100'000);
+
+// What the writer does for each large block at its allocation and at its free.
+void PresentPagesOfABlockNs(benchmark::State& state) {
+  const auto count = static_cast<std::size_t>(state.range(0));
+  const ResidentPages pages(count);
+  heaptape::ProcessMemory memory(getpid());
+  for (auto unused : state) {
+    if (memory.PresentPages(pages.address(), count * 4096).size() != 1) state.SkipWithError("not all are seen");
+  }
+}
+BENCHMARK(PresentPagesOfABlockNs)->ArgName("pages")->Arg(16)->Arg(256)->Arg(16384);
 
 #ifdef __x86_64__
 void SwitchByFsBaseInstructionNs(benchmark::State& state) {

@@ -5,7 +5,7 @@
 
 Bare and recorded runs take turns, and the smallest CPU time of each counts: other work on the machine only
 adds. It is the CPU time of the program itself; the writer's, a process of its own, is given per event beside it.
-"Added MiB" is what the peak resident set grows by. A program that allocates faster than the writer can read waits
+"Added MiB" is what the peak resident set grows by; the writer's own memory, by live object, comes last. A program that allocates faster than the writer can read waits
 for it: the wait is stated, and its sleeping and waking is in the CPU time. What is to hold: 15 ns added by each event
 of the loops, a ratio of 1.05 for programs, 4 MiB, 80 ns of the writer.
 """
@@ -20,6 +20,9 @@ import tempfile
 DENSE = "d = {}\nfor i in range(300000):\n  d[i % 5000] = [str(i), (i, i + 1)]\nprint(len(d))"
 PARSE = ("import ast, glob, os\nfiles = sorted(glob.glob(os.path.dirname(ast.__file__) + '/*.py'))[:60]\n"
          "print(sum(len(ast.dump(ast.parse(open(f, encoding='utf-8').read()))) for f in files))")
+# Blocks whose touched pages are looked at, half of each used.
+BIG = ("total = 0\nfor i in range(3000):\n  b = [bytearray(1) * (80000 + i % 7 * 40000) for _ in range(4)]\n"
+       "  total += sum(map(len, b)) + sum(x * x for x in range(3000))\nprint(total)")
 SOURCE = ("#include <algorithm>\n#include <map>\n#include <regex>\n#include <string>\n"
           "std::map<std::string, std::regex> m;\nint main() { return int(m.count(\"a\")); }\n")
 
@@ -51,6 +54,12 @@ class Run:
         self.peak_kib = usage.ru_maxrss
 
 
+def writer_memory(build, folder, library, live):
+    """Live objects at a program's end and the writer's peak resident bytes, with what it shares with the program."""
+    run = Run([os.path.join(build, "bench", "allocation_load"), "churn", "1", str(8 * live), str(live)], folder, library)
+    return run.figures["live_objects"], run.figures["writer_peak_rss_bytes"]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", help="build folder, e.g. build/release")
@@ -77,7 +86,10 @@ def main():
             ("cc1plus, --stacks", compile_it, stacks),
             ("cc1plus, --no-touched-pages", compile_it, "big_blocks=0"),
             ("python, parsing its library", ["/usr/bin/python3", "-c", PARSE], ""),
+            ("python, parsing, --stacks", ["/usr/bin/python3", "-c", PARSE], stacks),
             ("python, only allocating", ["/usr/bin/python3", "-c", DENSE], ""),
+            ("python, large blocks", ["/usr/bin/python3", "-c", BIG], ""),
+            ("... --no-touched-pages", ["/usr/bin/python3", "-c", BIG], "big_blocks=0"),
         ]
         for name, command, options in cases:
             if arguments.only and arguments.only not in name:
@@ -94,18 +106,25 @@ def main():
             result = {"program": name, "events": events, "cpu_ratio": after / before,
                       "added_ns_per_event": (after - before) * 1e9 / events,
                       "writer_cpu_ns_per_event": min(run.figures["writer_cpu_ns"] for run in recorded) / events,
-                      "waited_seconds": best.figures["wait_ns"] / 1e9, "lost": best.figures["lost"]}
+                      "waited_seconds": best.figures["wait_ns"] / 1e9, "lost": best.figures["lost"],
+                      "large_blocks_waited_for": best.figures["big_waits"],
+                      "large_blocks_waited_seconds": best.figures["big_wait_ns"] / 1e9}
             # The loop tells its own peak: the kernel's for a child begins with that of this program.
             peak = (lambda run: int(run.text.split()[1])) if command[0] == loop else (lambda run: run.peak_kib)
             result["added_peak_mib"] = (min(map(peak, recorded)) - min(map(peak, bare))) / 1024
             results.append(result)
+        few, many = (writer_memory(build, folder, library, live) for live in (10_000, 1_000_000))
+        writer = {"rss_bytes_of_10000_objects": few[1], "bytes_per_live_object": (many[1] - few[1]) / (many[0] - few[0])}
     if arguments.format == "json":
-        print(json.dumps({"schema_version": 2, "results": results}, indent=2))
+        print(json.dumps({"schema_version": 3, "results": results, "writer_memory": writer}, indent=2))
         return
-    print(f"{'program':32} {'events':>12} {'CPU ratio':>10} {'added ns':>9} {'added MiB':>10} {'writer ns':>10} {'waited s':>9} {'lost':>5}")
+    print(f"{'program':32} {'events':>12} {'CPU ratio':>10} {'added ns':>9} {'added MiB':>10} {'writer ns':>10} {'waited s':>9} {'large s':>8} {'lost':>5}")
     for result in results:
         print(f"{result['program']:32} {result['events']:12,} {result['cpu_ratio']:10.3f} {result['added_ns_per_event']:9.1f} "
-              f"{result['added_peak_mib']:10.2f} {result['writer_cpu_ns_per_event']:10.1f} {result['waited_seconds']:9.2f} {result['lost']:5}")
+              f"{result['added_peak_mib']:10.2f} {result['writer_cpu_ns_per_event']:10.1f} {result['waited_seconds']:9.2f} "
+              f"{result['large_blocks_waited_seconds']:8.2f} {result['lost']:5}")
+    print(f"\nThe writer's peak resident set: {writer['rss_bytes_of_10000_objects'] / 2**20:.1f} MiB with 10,000 live objects, and "
+          f"{writer['bytes_per_live_object']:.0f} bytes for each one more.")
 
 
 if __name__ == "__main__":

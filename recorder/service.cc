@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <optional>
 #include <sstream>
 
@@ -54,6 +55,20 @@ std::string LastValue(const std::string& text, const std::string& key) {
     if (absl::StartsWith(line, key + "=") && line.size() > key.size() + 1) value = line.substr(key.size() + 1);
   }
   return value;
+}
+
+// The setting of the unit that hides the file from it, or nothing.
+std::string HiddenBy(const std::string& text, const std::string& path) {
+  const auto within = [&path](std::initializer_list<const char*> folders) {
+    return std::any_of(folders.begin(), folders.end(), [&path](const char* folder) { return absl::StartsWith(path, folder); });
+  };
+  const auto set = [&text](const char* key) {
+    const std::string value = LastValue(text, key);
+    return value == "yes" || value == "true" || value == "on" || value == "1" || value == "tmpfs";
+  };
+  if (within({"/home/", "/root/", "/run/user/"}) && set("ProtectHome")) return "ProtectHome";
+  if (within({"/tmp/", "/var/tmp/"}) && set("PrivateTmp")) return "PrivateTmp";
+  return "";
 }
 
 // What the unit preloads already, e.g. another allocator: ours goes before it.
@@ -111,6 +126,10 @@ absl::StatusOr<ServicePlan> PlanService(const ServiceOptions& options) {
   const std::string program = command.substr(0, command.find_first_of(" \t"));
   if (!absl::StartsWith(program, "/")) {
     return absl::FailedPreconditionError(absl::StrCat(plan.unit_path, ": has no ExecStart= with the path of a program to record. Name a unit that starts one."));
+  }
+  if (const std::string setting = HiddenBy(text, options.preload_path); !setting.empty()) {
+    plan.warning = absl::StrCat(options.preload_path, ": the unit cannot see it (", setting, "= in ", plan.unit_path,
+                                "), so it would run unrecorded. Install heaptape, e.g. by its package, and use that one.");
   }
   const std::string others_preload = ExistingPreload(text);
   plan.drop_in = absl::StrCat(

@@ -28,6 +28,7 @@ struct ServicePlan {
   std::string apparmor_path;  // a profile's local additions; empty where the unit names no profile
   std::string apparmor_rules; // a block of lines with a beginning and an end of its own
   std::vector<std::string> next_commands;  // to make it effective
+  std::string warning;        // why the unit will run unrecorded as it is; empty where nothing is known against it
 };
 
 // NotFound where there is no such unit, FailedPrecondition where it starts no program.

@@ -95,6 +95,7 @@ int RunService(const RecordArguments& arguments) {
     std::fprintf(stderr, "heaptape: removed %s. Now run:\n", plan->drop_in_path.c_str());
   } else {
     std::printf("# %s\n%s", plan->drop_in_path.c_str(), plan->drop_in.c_str());
+    if (!plan->warning.empty()) std::fprintf(stderr, "heaptape: %s\n", plan->warning.c_str());
     if (!plan->apparmor_path.empty()) std::printf("\n# %s, added:\n%s", plan->apparmor_path.c_str(), plan->apparmor_rules.c_str());
     if (!arguments.install) {
       std::fputs("heaptape: nothing was written. Add --install to write this.\n", stderr);

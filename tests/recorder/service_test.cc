@@ -84,6 +84,14 @@ TEST_F(Service, InstallingTwiceAndRemovingLeavesTheFilesAsTheyWere) {
   EXPECT_EQ(RemoveService(*plan).code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(Service, ALibraryThatTheUnitCannotSeeIsSaid) {
+  EXPECT_EQ(Plan("tor@default")->warning, "");
+  const absl::StatusOr<ServicePlan> plan =
+      PlanService({.unit = "tor@default", .preload_path = "/root/build/libheaptape.so", .recorder = {}, .root = root_.path()});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(plan->warning, HasSubstr("cannot see it (ProtectHome= in"));
+}
+
 TEST_F(Service, AnUnknownUnitIsSaidByName) {
   const absl::StatusOr<ServicePlan> plan = Plan("no-such-unit");
   EXPECT_EQ(plan.status().code(), absl::StatusCode::kNotFound);
