@@ -69,7 +69,7 @@ class Machine:
 
     def boot(self):
         """None, or why it does not come up."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             if self.unshare.poll() is not None:
                 return self.unshare.stderr.read().strip()
@@ -79,12 +79,12 @@ class Machine:
             elif self("systemctl", "is-active", "systemd-journald.service").stdout == "active\n":
                 return None
             time.sleep(0.1)
-        return "systemd did not come up within a minute"
+        return "systemd did not come up within two minutes"
 
     def __call__(self, *command):
         inside = ["nsenter", "-t", self.init, "-a", "--root", "env", "-i", "--chdir=/", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
         return subprocess.run([*inside, *command],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=400, check=False)
 
     def end(self):
         self.unshare.kill()  # and with it process 1 and all there is in its namespaces
@@ -115,7 +115,7 @@ class ServiceUnderSystemd(unittest.TestCase):
         return self.run_in("systemctl", "show", "-P", name, UNIT).strip()
 
     def eventually(self, condition, what):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not condition():
             self.assertLess(time.monotonic(), deadline, what + "\n" + self.machine("journalctl", "--no-pager", "-n", "30").stdout)
             time.sleep(0.1)
