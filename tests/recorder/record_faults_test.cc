@@ -218,10 +218,17 @@ TEST(RecordControl, SuspendedStartStopFlushStatus) {
 
 TEST(RecordControl, SegmentsBySizeEachBeginWithTheLiveSetAndTheOldestGo) {
   TemporaryFolder folder;
-  Running running(folder, "--segment-time 1s --total-size 1000GB -o " + folder.File("x.tape"), Busy(3500));
-  EXPECT_EQ(running.Wait(), 0);
-  std::vector<std::string> names = folder.Names();
-  EXPECT_GE(std::count_if(names.begin(), names.end(), [](const std::string& name) { return absl::EndsWith(name, ".tape"); }), 3);
+  Running running(folder, "--segment-time 1s --total-size 1000GB -o " + folder.File("x.tape"), Busy(60000));
+  pid_t program, writer;
+  ASSERT_TRUE(running.Find(&program, &writer));
+  std::vector<std::string> names;
+  EXPECT_TRUE(Eventually([&] {
+    names = folder.Names();
+    return std::count_if(names.begin(), names.end(), [](const std::string& name) { return absl::EndsWith(name, ".tape"); }) >= 3;
+  }));
+  kill(program, SIGTERM);
+  EXPECT_EQ(running.Wait(), 128 + SIGTERM);
+  names = folder.Names();
   for (const std::string& name : names) {
     if (name == "output") continue;
     EXPECT_TRUE(absl::StartsWith(name, "x.000")) << name;
