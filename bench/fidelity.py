@@ -17,6 +17,7 @@ import ctypes
 import functools
 import json
 import os
+import pathlib
 import shutil
 import signal
 import statistics
@@ -25,10 +26,13 @@ import sys
 import tempfile
 import time
 
+import score_report
+
 PTRACE_TRACEME, PTRACE_CONT, PTRACE_SETOPTIONS = 0, 7, 0x4200
 PTRACE_O_TRACEEXIT, PTRACE_EVENT_EXIT, PTRACE_O_EXITKILL = 0x40, 6, 0x100000
 ADDR_NO_RANDOMIZE = 0x0040000
 PR_SET_THP_DISABLE = 41
+MIB = 1 << 20
 LIBC = "/lib/x86_64-linux-gnu/libc.so.6"
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -250,6 +254,9 @@ def main():
     parser.add_argument("--runs", type=int, default=3, help="live runs of each program under each allocator (default: 3)")
     parser.add_argument("--keep", metavar="FOLDER", help="keep the recordings here")
     parser.add_argument("--json", metavar="FILE", help="also write every figure here")
+    parser.add_argument("--update", metavar="FILE", type=pathlib.Path, nargs="?",
+                        const=pathlib.Path(__file__).parent.parent / "replayer" / "ENGINE.md",
+                        help="put the table where FILE has its marks (default: replayer/ENGINE.md)")
     arguments = parser.parse_args()
     try:
         os.nice(-15)  # decay goes by time: a program held up by others gives back more
@@ -257,15 +264,13 @@ def main():
         print("fidelity: not privileged to run undisturbed by others; decay may differ", file=sys.stderr)
     build = os.path.abspath(arguments.build)
     heaptape = os.path.join(build, "bin", "heaptape")
-    mib = 1 << 20
     rows = []
     with tempfile.TemporaryDirectory(prefix="heaptape-fidelity-") as folder:
         keep = arguments.keep or folder
         os.makedirs(keep, exist_ok=True)
         programs = Programs(build, folder).all()
         chosen = arguments.programs.split(",") if arguments.programs else list(programs)
-        print(f"{'program':14} {'allocator':16} {'peak MiB':>17} {'':>7} {'end MiB':>17} {'':>7} {'seconds':>17}")
-        print(f"{'':14} {'':16} {'live':>8} {'replay':>8} {'error':>7} {'live':>8} {'replay':>8} {'error':>7} {'live':>8} {'recorded':>8}")
+        print(HEAD, flush=True)
         for name in chosen:
             command, own, client = programs[name]
             tape = os.path.join(keep, name.replace(" ", "") + ".tape")
@@ -290,28 +295,45 @@ def main():
                        "error": replayed["error"], "live_seconds": seconds,
                        "recorded_seconds": recorded_seconds}
                 rows.append(row)
-                errors = [row[f"replay_{k}"] / row[f"live_{k}"] - 1 for k in ("peak", "end")]
-                print(f"{name:14} {row['allocator']:16} {row['live_peak'] / mib:8.1f} {row['replay_peak'] / mib:8.1f} {errors[0]:+7.1%} "
-                      f"{row['live_end'] / mib:8.1f} {row['replay_end'] / mib:8.1f} {errors[1]:+7.1%} {seconds:8.1f} {recorded_seconds:8.1f}"
-                      + (f"  {row['error']}" if row["error"] else ""), flush=True)
-    summarise(rows)
+                print(table_row(row), flush=True)
+    closing = summary(rows)
+    print("\n" + closing)
     if arguments.json:
         with open(arguments.json, "w") as file:
             json.dump(rows, file, indent=1)
+    if arguments.update:
+        block = "\n".join([HEAD, *map(table_row, rows), "", closing, ""])
+        arguments.update.write_text(score_report.mark_block(arguments.update.read_text(), "fidelity", block))
 
 
-def summarise(rows):
+HEAD = """| program | allocator | peak MiB, live / replay | error | end MiB, live / replay | error | seconds, live / recorded |
+|---|---|---:|---:|---:|---:|---:|"""
+
+
+def table_row(row):
+    cells = [row["program"], row["allocator"]]
+    for figure in ("peak", "end"):
+        live, replay = row[f"live_{figure}"], row[f"replay_{figure}"]
+        cells += [f"{live / MIB:.1f} / {replay / MIB:.1f}", f"{replay / live - 1:+.1%}".replace("%", " %")]
+    cells.append(f"{row['live_seconds']:.1f} / {row['recorded_seconds']:.1f}")
+    return "| " + " | ".join(cells) + " |" + (f" {row['error']}" if row["error"] else "")
+
+
+def summary(rows):
+    """Sentences on errors and on ranks that are turned."""
+    lines = []
     for figure in ("peak", "end"):
         errors = [abs(row[f"replay_{figure}"] / row[f"live_{figure}"] - 1) for row in rows]
         worst = max(zip(errors, rows), key=lambda pair: pair[0])
-        print(f"{figure}: median error {statistics.median(errors):.1%}, worst {worst[0]:.1%} ({worst[1]['program']}, {worst[1]['allocator']})")
+        lines.append(f"{figure}: median error {statistics.median(errors):.1%}, worst {worst[0]:.1%} ({worst[1]['program']}, {worst[1]['allocator']})")
         turned = []
         for a in rows:
             for b in rows:
                 live, replay = (a[f"live_{figure}"], b[f"live_{figure}"]), (a[f"replay_{figure}"], b[f"replay_{figure}"])
                 if a["program"] == b["program"] and live[0] > 1.05 * live[1] and replay[0] < replay[1]:
                     turned.append(f"{a['program']}: {a['allocator']} and {b['allocator']}")
-        print(f"{figure}: pairs more than 5 % apart live and ranked the other way: {len(turned)}" + "".join(f"\n  {t}" for t in turned))
+        lines.append(f"{figure}: pairs more than 5 % apart live and ranked the other way: {len(turned)}" + "".join(f"; {t}" for t in turned))
+    return "  \n".join(lines)
 
 
 if __name__ == "__main__":

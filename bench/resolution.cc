@@ -1,7 +1,7 @@
 // What coarse time marks do to the figures: one trace replayed with its marks kept to ever larger steps.
 //
 // resolution TRACE [ALLOCATOR...]
-// Prints, for each allocator, mean and peak heap RSS at the trace's own resolution and the change at each step.
+// Prints, as Markdown, for each allocator mean and peak heap RSS at the trace's own resolution and the change at each step.
 
 #include <algorithm>
 #include <array>
@@ -80,12 +80,12 @@ int Main(int argc, char** argv) {
   }
   std::vector<std::string> specifications(argv + 2, argv + argc);
   if (specifications.empty()) specifications.push_back("all");
-  std::printf("%-22s %10s %10s", "allocator", "mean MiB", "peak MiB");
+  std::printf("Mean and peak heap RSS, and the change where time marks are kept only to so much (mean / peak):\n\n| allocator | MiB |");
   for (const Step& step : kSteps) {
-    if (step.ns != 0) std::printf("  %18s", step.name);
+    if (step.ns != 0) std::printf(" %s |", step.name);
   }
-  std::printf("\n%-22s %10s %10s", "", "as is", "as is");
-  for (std::size_t i = 1; i < kSteps.size(); ++i) std::printf("  %9s %8s", "mean", "peak");
+  std::printf("\n|---|");
+  for (std::size_t i = 0; i < kSteps.size(); ++i) std::printf("---:|");
   std::printf("\n");
   for (const std::string& specification : specifications) {
     absl::StatusOr<std::vector<ResolvedAllocator>> allocators = ResolveAllocators(specification);
@@ -104,9 +104,9 @@ int Main(int argc, char** argv) {
         if (step.ns == 0) {
           mean = MeanRss(*run);
           peak = static_cast<double>(run->peak_rss_bytes);
-          std::printf("%-22s %10.1f %10.1f", allocator.DisplayName().c_str(), mean / 1048576, peak / 1048576);
+          std::printf("| %s | %.1f / %.1f |", allocator.DisplayName().c_str(), mean / 1048576, peak / 1048576);
         } else {
-          std::printf("  %+8.1f%% %+7.1f%%", 100 * (MeanRss(*run) / mean - 1),
+          std::printf(" %+.1f %% / %+.1f %% |", 100 * (MeanRss(*run) / mean - 1),
                       100 * (static_cast<double>(run->peak_rss_bytes) / peak - 1));
         }
         std::fflush(stdout);

@@ -2,14 +2,16 @@
 // let loose in turn.
 //
 // spread [--runs N] TRACE [ALLOCATOR...]
-// Prints, for each allocator, the greatest difference in KiB between two runs at any sample of the RSS series: with
-// every measure in place, with one cause left to chance, and with all of them. Then what the machine's shape does to
-// the mean RSS, each the same at every run: the number of CPUs, huge pages, other seeds.
+// Prints, as Markdown, for each allocator the greatest difference in KiB between two runs at any sample of the RSS
+// series: with every measure in place, with one cause let loose, and with all of them. Then what settings that are the
+// same at every run do to the mean RSS: the number of CPUs, huge pages, the clock, the worker's own memory, other seeds.
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -60,6 +62,14 @@ double MeanRss(const RunResult& run) {
   return run.series.empty() ? 0 : sum / static_cast<double>(run.series.size());
 }
 
+void PrintHead(const char* first, std::span<const Column> columns) {
+  std::printf("| %s |", first);
+  for (const Column& column : columns) std::printf(" %s |", column.name);
+  std::printf("\n|---|");
+  for (std::size_t i = 0; i < columns.size() + (std::strchr(first, '|') != nullptr); ++i) std::printf("---:|");
+  std::printf("\n");
+}
+
 int Main(int argc, char** argv) {
   int runs = 10, next = 1;
   if (next + 1 < argc && std::string(argv[next]) == "--runs") {
@@ -80,18 +90,26 @@ int Main(int argc, char** argv) {
     allocators.insert(allocators.end(), found->begin(), found->end());
   }
 
-  const Column spreads[] = {{"fixed", {}},
+  const Column spreads[] = {{"every measure", {}},
                             {"addresses", {.vary_addresses = true}},
                             {"keys", {.vary_keys = true}},
                             {"clock", {.clock = Clock::kReal}},
-                            {"all", {.clock = Clock::kReal, .vary_addresses = true, .vary_keys = true}}};
-  std::printf("greatest spread of the RSS series over %d runs, KiB\n%-22s", runs, "allocator");
-  for (const Column& column : spreads) std::printf(" %10s", column.name);
-  std::printf("\n");
+                            {"huge pages", {.huge_pages = HugePageMode::kAlways}},
+                            {"signals", {.vary_signals = true}},
+                            {"own memory", {.count_own_memory = true}},
+                            {"all of these",
+                             {.clock = Clock::kReal,
+                              .huge_pages = HugePageMode::kAlways,
+                              .vary_addresses = true,
+                              .vary_keys = true,
+                              .vary_signals = true,
+                              .count_own_memory = true}}};
+  std::printf("Greatest difference of two of %d runs at any sample, KiB, with every measure in place or one cause let loose:\n\n", runs);
+  PrintHead("allocator", spreads);
   for (const ResolvedAllocator& allocator : allocators) {
-    std::printf("%-22s", allocator.DisplayName().c_str());
+    std::printf("| %s |", allocator.DisplayName().c_str());
     for (const Column& column : spreads) {
-      std::printf(" %10llu", static_cast<unsigned long long>(SpreadKib(trace, allocator, column.options, runs)));
+      std::printf(" %llu |", static_cast<unsigned long long>(SpreadKib(trace, allocator, column.options, runs)));
       std::fflush(stdout);
     }
     std::printf("\n");
@@ -101,16 +119,16 @@ int Main(int argc, char** argv) {
                            {"16 CPUs", {.cpu_count = 16}},
                            {"huge pages", {.huge_pages = HugePageMode::kAlways}},
                            {"real clock", {.clock = Clock::kReal}},
+                           {"own memory", {.count_own_memory = true}},
                            {"seed 1", {.seed = 1}},
                            {"seed 2", {.seed = 2}}};
-  std::printf("\nmean RSS, MiB, and its change\n%-22s %10s", "allocator", "as is");
-  for (const Column& column : shapes) std::printf(" %10s", column.name);
-  std::printf("\n");
+  std::printf("\nMean RSS, and what another setting makes of it:\n\n");
+  PrintHead("allocator | mean RSS, MiB", shapes);
   for (const ResolvedAllocator& allocator : allocators) {
     const double mean = MeanRss(MustReplay(trace, allocator, {}));
-    std::printf("%-22s %10.1f", allocator.DisplayName().c_str(), mean / 1048576);
+    std::printf("| %s | %.1f |", allocator.DisplayName().c_str(), mean / 1048576);
     for (const Column& column : shapes) {
-      std::printf(" %+9.1f%%", 100 * (MeanRss(MustReplay(trace, allocator, column.options)) / mean - 1));
+      std::printf(" %+.1f %% |", 100 * (MeanRss(MustReplay(trace, allocator, column.options)) / mean - 1));
       std::fflush(stdout);
     }
     std::printf("\n");

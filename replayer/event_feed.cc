@@ -53,11 +53,13 @@ bool EventFeed::SendEvents(std::span<const Event> events) {
   if (follow_) follow_(events);
   std::size_t sent = 0;
   if (plan_ != nullptr) {
+    std::uint64_t object = next_object_;
     for (std::size_t i = 0; i < events.size(); ++i) {
       const Event& event = events[i];
+      if (event.op == Op::kFree) continue;
       const bool starts = StartsObject(event);
-      if (plan_->Concerns(event, starts, next_object_)) {
-        const std::span<const PageRange> ranges = plan_->Next(event, next_object_);
+      if (plan_->Concerns(event, starts, object)) {
+        const std::span<const PageRange> ranges = plan_->Next(event, object);
         if (!ranges.empty()) {
           if (!process_.Push(events.subspan(sent, i + 1 - sent))) return false;
           sent = i + 1;
@@ -72,8 +74,9 @@ bool EventFeed::SendEvents(std::span<const Event> events) {
           }
         }
       }
-      next_object_ += starts;
+      object += starts;
     }
+    next_object_ = object;
   }
   const Event& last = events.back();
   last_thread_ = last.op == Op::kThreadStart || last.op == Op::kThreadEnd ? 0 : last.thread;
@@ -139,10 +142,12 @@ absl::Status EventFeed::Run() {
     if (block->events.empty()) break;
     std::span<const Event> events = block->events;
     if (pending_.empty()) span_first_event_ = block->first_event;
-    std::uint64_t number = block->first_event;
     std::size_t from = 0;
-    for (std::size_t i = 0; i < events.size(); ++i, ++number) {
+    for (std::size_t i = 0; i < events.size(); ++i) {
+      const std::uint64_t number = block->first_event + i;
       const Event& event = events[i];
+      // Nearly all are calls of known threads on known objects.
+      if (event.op < Op::kThreadStart && event.thread < thread_count && event.slot < summary.peak_live_objects) continue;
       if (event.op == Op::kTime) {
         const std::span<const Event> since_mark = events.subspan(from, i - from);
         bool alive;

@@ -225,7 +225,10 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   settings.distrust_counters = !options.trust_counters;
   settings.distrust_fsgsbase = !options.trust_fsgsbase;
   settings.distrust_identities = !options.trust_identities;
+  settings.vary_addresses = options.vary_addresses;
   settings.vary_keys = options.vary_keys;
+  settings.vary_signals = options.vary_signals;
+  settings.count_own_memory = options.count_own_memory;
   settings.heap_maps = !options.map_samples.empty();
   settings.null_allocator = allocator.family == kNullAllocator;
   if (allocator.library_path.size() >= sizeof(settings.library_path) ||
@@ -243,6 +246,11 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
                                                                                : "always";
   result.settings.cpu_count = settings.cpu_count;
   result.settings.memory_limit_bytes = settings.memory_limit_bytes;
+  result.settings.time_scale = options.time_scale;
+  result.settings.vary_addresses = options.vary_addresses;
+  result.settings.vary_keys = options.vary_keys;
+  result.settings.vary_signals = options.vary_signals;
+  result.settings.count_own_memory = options.count_own_memory;
   result.peak_live_bytes = summary.peak_live_bytes;
   if (info.cpu_count == 0 && options.cpu_count == 0) {
     result.notes.push_back("the recording does not say how many CPUs its machine had; replayed as if it had one (see --cpus)");
@@ -254,6 +262,7 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   if (options.time_scale != 1) result.notes.push_back(absl::StrCat("recorded times were multiplied by ", options.time_scale));
   if (options.vary_addresses) result.notes.push_back("addresses were left to chance: another run gives other figures");
   if (options.vary_keys) result.notes.push_back("random keys were left to chance: another run gives other figures");
+  if (options.count_own_memory) result.notes.push_back("the replay's own memory is in the figures: the allocator's is less");
 
   std::unique_ptr<TouchPlan> plan;
   if (options.touch == Touch::kRecorded) {

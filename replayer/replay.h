@@ -34,6 +34,9 @@ struct ReplayOptions {
   // Left to chance, as in production: no two runs are alike then. (--seed moves both, the same way each time.)
   bool vary_addresses = false;
   bool vary_keys = false;                  // what getrandom() and the random devices give
+  bool vary_signals = false;               // one comes every millisecond, as under a profiler
+  // The worker's tables and stacks are private memory and count in the figures, as they do in other replayers.
+  bool count_own_memory = false;
   std::uint64_t memory_limit_bytes = 0;    // 0: none
   std::uint64_t hang_timeout_seconds = 60; // without progress
   bool trust_counters = true;              // false: as on kernels whose memory counters are inexact

@@ -59,7 +59,8 @@ std::string CLibraryDigest(const ResolvedAllocator& allocator) {
 }  // namespace
 
 std::string ResultKey(const std::string& trace_digest, const ResolvedAllocator& allocator, const ReplayOptions& options) {
-  if (options.clock != Clock::kVirtual || options.vary_addresses || options.vary_keys || trace_digest.empty()) return "";
+  const bool chance = options.vary_addresses || options.vary_keys || options.vary_signals;
+  if (options.clock != Clock::kVirtual || chance || trace_digest.empty()) return "";
   utsname system{};
   uname(&system);
   static const std::string program = FileDigest("/proc/self/exe");  // decodes the trace and feeds the worker
@@ -74,6 +75,7 @@ std::string ResultKey(const std::string& trace_digest, const ResolvedAllocator& 
                   static_cast<int>(options.touch), "\nhuge_pages ", static_cast<int>(options.huge_pages), "\ncpus ",
                   options.cpu_count, "\nmemory_limit ", options.memory_limit_bytes);
   if (options.time_scale != 1) absl::StrAppend(&text, "\ntime_scale ", options.time_scale);
+  if (options.count_own_memory) absl::StrAppend(&text, "\ncount_own_memory");
   absl::StrAppend(&text, "\nsamples ", options.sample_count);
   for (const std::uint32_t sample : options.map_samples) absl::StrAppend(&text, "\nmap ", sample);
   for (const std::string& folder : options.symbol_folders) absl::StrAppend(&text, "\nsymbols ", folder);

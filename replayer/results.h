@@ -81,6 +81,12 @@ struct ReplaySettings {
   std::string huge_pages = "off";     // "off", "recorded", "always"
   std::uint32_t cpu_count = 0;        // what the allocator was told
   std::uint64_t memory_limit_bytes = 0;
+  double time_scale = 1;              // recorded times were multiplied by it
+  // Left to chance, or counted, where the engine otherwise sees to it that they move nothing (ENGINE.md).
+  bool vary_addresses = false;
+  bool vary_keys = false;
+  bool vary_signals = false;
+  bool count_own_memory = false;
 
   friend bool operator==(const ReplaySettings&, const ReplaySettings&) = default;
 };

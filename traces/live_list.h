@@ -29,9 +29,13 @@ class LiveList {
   std::uint32_t size() const { return size_; }
   Node free_head() const { return free_; }  // its chain goes on with next()
 
+  // As many will be alive at once, as far as is known: growing to that takes no more than they need.
+  void Expect(std::size_t slots) { links_.reserve(slots + 1); }
   // Makes room for `more` objects, so that PushUnchecked() needs no check of its own.
   void Reserve(std::size_t more) {
-    if (links_.size() < used_ + more) links_.resize(std::max<std::size_t>(used_ + more, links_.size() * 3 / 2));
+    const std::size_t need = used_ + more;
+    if (links_.size() >= need) return;
+    links_.resize(need <= links_.capacity() ? need : std::max(need, links_.size() * 3 / 2));
   }
   Node Push() {
     if (free_ == kEnd && used_ == links_.size()) Reserve(1);

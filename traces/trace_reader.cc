@@ -33,6 +33,8 @@ using Span = std::span<const std::uint8_t>;
 constexpr std::size_t kRestoredChunk = 1u << 16;
 // zstd's window may be as large as a packed trace uses, and no larger.
 constexpr int kMaxWindowLog = 27;
+// Memory is set aside for so many live objects at most on the word of the file.
+constexpr std::uint64_t kExpectedAtMost = 16u << 20;
 
 class Reader final : public TraceReader {
  public:
@@ -69,6 +71,7 @@ class Reader final : public TraceReader {
     resolution_ns_ = std::max<std::uint64_t>(info_.time_resolution_ns, 1);
     summary_.duration_ns = last_step_ * resolution_ns_;
     Digest();
+    decoder_.objects().Expect(std::min(summary_.peak_live_objects, kExpectedAtMost) + format::kMaxBlockEvents);
     offset_ = format::kFileHeadBytes;
     return absl::OkStatus();
   }

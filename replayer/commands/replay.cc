@@ -267,6 +267,8 @@ void AddReplay(CLI::App& program, int& status) {
       ->check(CLI::Range(0.001, 1000.0).description(""))->type_name("FACTOR");
   command->add_flag("--vary-addresses", replay.vary_addresses, "Leave addresses to chance; else they are fixed by the seed");
   command->add_flag("--vary-keys", replay.vary_keys, "Leave the allocators' random keys to chance; else they are fixed by the seed");
+  command->add_flag("--vary-signals", replay.vary_signals, "Let a signal interrupt the replay every millisecond; else they are blocked");
+  command->add_flag("--count-own-memory", replay.count_own_memory, "Let the replay's own memory count in the figures; else it is kept out");
   command->add_option("--cpus", replay.cpu_count, "CPUs the allocator is told of (default: as recorded)")
       ->check(CLI::Range(1u, 4096u).description(""))->type_name("N");
   command->add_option("--memory-limit", replay.memory_limit_bytes, "End a replay that takes more, e.g. 8GiB")

@@ -71,6 +71,10 @@ constexpr Place<ReplaySettings, std::string> kSettingTexts[] = {{"engine", &Repl
                                                                 {"clock", &ReplaySettings::clock},
                                                                 {"touch", &ReplaySettings::touch},
                                                                 {"huge_pages", &ReplaySettings::huge_pages}};
+constexpr Place<ReplaySettings, bool> kSettingFlags[] = {{"vary_addresses", &ReplaySettings::vary_addresses},
+                                                        {"vary_keys", &ReplaySettings::vary_keys},
+                                                        {"vary_signals", &ReplaySettings::vary_signals},
+                                                        {"count_own_memory", &ReplaySettings::count_own_memory}};
 constexpr Place<TraceIdentity, std::string> kTraceTexts[] = {{"path", &TraceIdentity::path},
                                                              {"digest", &TraceIdentity::digest},
                                                              {"program", &TraceIdentity::program},
@@ -148,6 +152,8 @@ Json RunJson(const RunResult& run, std::size_t trace, const std::string& digest)
   Put(json["settings"], run.settings, kSettingTexts);
   json["settings"]["cpu_count"] = run.settings.cpu_count;
   json["settings"]["memory_limit_bytes"] = run.settings.memory_limit_bytes;
+  json["settings"]["time_scale"] = run.settings.time_scale;
+  Put(json["settings"], run.settings, kSettingFlags);
   json["verdict"] = VerdictName(run.verdict);
   json["error"] = run.error ? Json(*run.error) : Json(nullptr);
   Put(json, run, kRunCounts);
@@ -261,6 +267,11 @@ std::vector<std::string> Texts(const Json& object, const char* key) {
 void Get(const Json& json, const char* key, std::string& value) { value = Text(json, key); }
 void Get(const Json& json, const char* key, std::uint64_t& value) { value = Count(json, key); }
 void Get(const Json& json, const char* key, double& value) { value = Number(json, key); }
+void Get(const Json& json, const char* key, bool& value) {
+  const Json& flag = Member(json, key);
+  if (!flag.is_boolean()) throw Malformed(absl::StrCat("\"", key, "\" is neither true nor false"));
+  value = flag.get<bool>();
+}
 
 template <typename Object, typename Value, std::size_t count>
 void Get(const Json& json, Object& object, const Place<Object, Value> (&places)[count]) {
@@ -340,6 +351,8 @@ RunResult ReadRun(const Json& json) {
   if (cpu_count > std::numeric_limits<std::uint32_t>::max()) throw Malformed("\"cpu_count\" is too large");
   run.settings.cpu_count = static_cast<std::uint32_t>(cpu_count);
   run.settings.memory_limit_bytes = Count(settings, "memory_limit_bytes");
+  run.settings.time_scale = Number(settings, "time_scale");
+  Get(settings, run.settings, kSettingFlags);
   run.verdict = ReadVerdict(json);
   if (!Member(json, "error").is_null()) run.error = Text(json, "error");
   Get(json, run, kRunCounts);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "replayer/worker/kernel.h"
+#include "replayer/worker/pool.h"
 
 #ifndef PR_SET_SYSCALL_USER_DISPATCH
 #define PR_SET_SYSCALL_USER_DISPATCH 59
@@ -85,6 +86,11 @@ long GetAffinity(std::size_t bytes, unsigned char* mask) {
   return static_cast<long>(need);
 }
 
+// The loader maps its cache while it looks for a library, and the hole it leaves is where the allocator's next mapping
+// goes. The cache is as large as much is installed, so it is put elsewhere.
+constexpr std::uintptr_t kLoaderCacheAddress = kOwnAddresses + (std::uintptr_t{8} << 40);
+long loader_cache = -1;  // its descriptor
+
 bool IsRandomDevice(const char* path) { return strcmp(path, "/dev/urandom") == 0 || strcmp(path, "/dev/random") == 0; }
 
 // A file of fixed random bytes, for those who read the device.
@@ -133,6 +139,14 @@ void OnSignal(int, siginfo_t* signal, void* context) {
   r[REG_RAX] = Answer(static_cast<long>(r[REG_RAX]), r[REG_RDI], r[REG_RSI], r[REG_RDX], r[REG_R10], r[REG_R8], r[REG_R9]);
 }
 
+// Each interrupts the allocator wherever it is.
+void SendSignals() {
+  KernelSigaction action = {[](int, siginfo_t*, void*) {}, SA_SIGINFO | SA_RESTART | kSaRestorer, HeaptapeSignalReturn, 0};
+  Kernel(SYS_rt_sigaction, SIGALRM, &action, nullptr, sizeof(action.mask));
+  constexpr itimerval kEveryMillisecond = {{0, 1'000}, {0, 1'000}};
+  Kernel(SYS_setitimer, ITIMER_REAL, &kEveryMillisecond, nullptr);
+}
+
 void Count(std::uint64_t& counter) {
   if (machine.counting) __atomic_fetch_add(&counter, 1, __ATOMIC_RELAXED);
 }
@@ -145,6 +159,10 @@ long Answer(long number, long a, long b, long c, long d, long e, long f) {
       Count(machine.calls.mmap);
       if (d & MAP_FIXED) BeforeMemoryFalls();
       BeforeMemoryGrows();
+      if (a == 0 && e >= 0 && e == loader_cache) {
+        loader_cache = -1;
+        return Kernel(SYS_mmap, kLoaderCacheAddress, b, c, d, e, f);
+      }
       const long result = Kernel(SYS_mmap, a, b, c, d, e, f);
       if (!IsKernelError(result) && (d & MAP_ANONYMOUS) && (d & MAP_PRIVATE)) {
         AskForHugePages(result, static_cast<std::uint64_t>(b));
@@ -180,6 +198,9 @@ long Answer(long number, long a, long b, long c, long d, long e, long f) {
       return FillRandom(reinterpret_cast<unsigned char*>(a), static_cast<std::size_t>(b));
     case SYS_openat:
       if (IsRandomDevice(reinterpret_cast<const char*>(b))) return OpenRandom();
+      if (!machine.counting && strcmp(reinterpret_cast<const char*>(b), "/etc/ld.so.cache") == 0) {
+        return loader_cache = Kernel(SYS_openat, a, b, c, d);
+      }
       break;
     case SYS_open:
       if (IsRandomDevice(reinterpret_cast<const char*>(a))) return OpenRandom();
@@ -236,8 +257,10 @@ void StartMachine() {
 
   const std::uint64_t open = SignalBit(SIGSYS) | SignalBit(SIGSEGV) | SignalBit(SIGBUS) | SignalBit(SIGILL) |
                              SignalBit(SIGFPE) | SignalBit(SIGABRT) | SignalBit(SIGTRAP);
-  const std::uint64_t blocked = ~open;
+  const bool vary_signals = machine.shared->settings.vary_signals != 0;
+  const std::uint64_t blocked = ~(open | (vary_signals ? SignalBit(SIGALRM) : 0));
   Kernel(SYS_rt_sigprocmask, SIG_SETMASK, &blocked, nullptr, sizeof(blocked));
+  if (vary_signals) SendSignals();
 
   KernelSigaction action = {OnSignal, SA_SIGINFO | SA_NODEFER | kSaRestorer, HeaptapeSignalReturn, 0};
   if (Kernel(SYS_rt_sigaction, SIGSYS, &action, nullptr, sizeof(action.mask)) != 0) return;

@@ -30,6 +30,7 @@ std::atomic_flag lock = ATOMIC_FLAG_INIT;
 char* pool_next = nullptr;
 char* pool_end = nullptr;
 FreeChunk* free_chunks[kClasses];
+bool own_memory_counts = false;
 
 class Guard {
  public:
@@ -60,8 +61,11 @@ char* TakeChunk(int index) {
 
 }  // namespace
 
+void LetOwnMemoryCount() { own_memory_counts = true; }
+
 void* MapOwnMemory(std::uintptr_t address, std::size_t bytes, bool populate) {
-  const int flags = MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | (populate ? MAP_POPULATE : MAP_NORESERVE);
+  const int kind = own_memory_counts ? MAP_PRIVATE | MAP_NORESERVE : MAP_SHARED | (populate ? MAP_POPULATE : MAP_NORESERVE);
+  const int flags = MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | kind;
   const long result = Kernel(SYS_mmap, address, bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
   return IsKernelError(result) ? nullptr : reinterpret_cast<void*>(result);
 }

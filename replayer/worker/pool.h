@@ -21,6 +21,8 @@ inline constexpr std::size_t kPoolBytes = std::size_t{1} << 30;
 void* PoolAllocate(std::size_t bytes, std::size_t alignment);
 void PoolFree(void* block);
 
+// From here on MapOwnMemory() gives private memory, present only where it is written: as any other program's.
+void LetOwnMemoryCount();
 // Maps `bytes` of zeroed shared memory at `address`, all of it present if `populate`. Null if the kernel refuses.
 void* MapOwnMemory(std::uintptr_t address, std::size_t bytes, bool populate);
 

@@ -76,7 +76,10 @@ struct Settings {
   std::uint32_t distrust_fsgsbase;    // 1: change threads by arch_prctl
   std::uint32_t distrust_identities;  // 1: as if the trial of taking another thread's identity had failed
   std::uint32_t heap_maps;       // 1: there will be kEntryMap entries
+  std::uint32_t vary_addresses;  // 1: mappings lie where the kernel puts them
   std::uint32_t vary_keys;       // 1: random bytes are the kernel's
+  std::uint32_t vary_signals;    // 1: a signal every millisecond
+  std::uint32_t count_own_memory;  // 1: the worker's own memory is as any other, and in the figures
   std::uint32_t null_allocator;  // 1: the built-in allocator that does nothing
   char library_path[4096];       // empty: the malloc of the running C library
   char symbol_prefix[64];

@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <random>
 #include <string>
 #include <utility>
@@ -55,6 +57,41 @@ TEST(EngineDeterminism, WhatIsLeftToChanceIsSaidAndMovesAddresses) {
     moved += drawn.address_hash != MustReplay(trace, allocator, {.vary_keys = true}).address_hash;
   }
   EXPECT_GE(moved, 1) << "no allocator asked for random bytes: the option does nothing";
+}
+
+TEST(EngineDeterminism, SignalsMoveNoFigure) {
+  const MemoryTrace trace = ChurnTrace(200'000, 4, 3);
+  for (const ResolvedAllocator& allocator : PromisedAllocators()) {
+    SCOPED_TRACE(allocator.family);
+    const RunResult blocked = MustReplay(trace, allocator, {});
+    for (const Engine engine : {Engine::kFast, Engine::kLockstep}) {
+      const RunResult interrupted = MustReplay(trace, allocator, {.engine = engine, .vary_signals = true});
+      EXPECT_EQ(interrupted.error, std::nullopt);
+      EXPECT_EQ(SeriesDifference(interrupted, blocked), "");
+      EXPECT_EQ(interrupted.address_hash, blocked.address_hash);
+    }
+  }
+}
+
+// Where the program lies, and how large it is, is no part of what is replayed.
+TEST(EngineDeterminism, AnotherInstallationGivesTheSameAddresses) {
+  const MemoryTrace trace = ChurnTrace(50'000, 2, 3);
+  std::string folder = (std::filesystem::temp_directory_path() / "heaptape-elsewhere-XXXXXX").string();
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const std::string deep = folder + "/" + std::string(200, 'a') + "/" + std::string(200, 'b');
+  std::filesystem::create_directories(deep);
+  const std::string elsewhere = deep + "/heaptape-worker";
+  std::filesystem::copy_file(HEAPTAPE_WORKER, elsewhere);
+  for (const ResolvedAllocator& allocator : PromisedAllocators()) {
+    SCOPED_TRACE(allocator.family);
+    const RunResult here = MustReplay(trace, allocator, {});
+    const absl::StatusOr<RunResult> there = Replay(*trace.Read(), allocator, {.worker_path = elsewhere, .sample_count = 200});
+    EXPECT_TRUE(there.ok()) << there.status();
+    if (!there.ok()) continue;
+    EXPECT_EQ(there->address_hash, here.address_hash);
+    EXPECT_EQ(SeriesDifference(*there, here), "");
+  }
+  std::filesystem::remove_all(folder);
 }
 
 TEST(EngineDeterminism, TimeScaleStretchesTheSeries) {

@@ -3,7 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <fstream>
+#include <thread>
+
 #include "engine_test_support.h"
+#include "tests/traces/temporary_trace.h"
 
 namespace heaptape {
 namespace {
@@ -40,6 +46,78 @@ TEST(EngineMemory, ThePeakIsExactBetweenSamples) {
   EXPECT_LE(run.peak_rss_bytes, 32 * kMiB + run.end_rss_bytes + 2 * kPage);
   EXPECT_GE(run.peak_time_ns, 32'000'000u);
   EXPECT_LE(run.peak_time_ns, 33'000'000u);
+}
+
+// Pages given back by MADV_FREE stay until the kernel wants them: in the figure, and shown beside it.
+TEST(EngineMemory, LazilyFreedPagesAreToldApart) {
+  MemoryTrace trace;
+  std::vector<std::uint32_t> blocks;
+  for (int i = 0; i < 64; ++i) blocks.push_back(trace.Malloc(kMiB));
+  trace.Time(10'000'000);
+  trace.Time(11'000'000);
+  for (const std::uint32_t block : blocks) trace.Free(block);
+  trace.Time(20'000'000);
+  const RunResult run = MustReplay(trace, Misbehaving("lazy", 0), {});
+  EXPECT_EQ(run.error, std::nullopt);
+  EXPECT_GE(run.series.back().lazy_free_bytes, 60 * kMiB);
+  EXPECT_GE(run.series.back().heap_rss_bytes, run.series.back().lazy_free_bytes);
+  EXPECT_EQ(run.series[50].lazy_free_bytes, 0u);
+  EXPECT_EQ(MustReplay(trace, Glibc(), {}).series.back().lazy_free_bytes, 0u);
+}
+
+// Anonymous memory of this process, looked at every millisecond while something runs.
+class HostMemory {
+ public:
+  ~HostMemory() { Stop(); }
+  std::uint64_t Stop() {
+    done_ = true;
+    if (looker_.joinable()) looker_.join();
+    return most_ > before_ ? most_ - before_ : 0;
+  }
+
+ private:
+  static std::uint64_t Now() {
+    std::ifstream statm("/proc/self/statm");
+    std::uint64_t size = 0, resident = 0, shared = 0;
+    statm >> size >> resident >> shared;
+    return (resident - shared) * kPage;
+  }
+  std::uint64_t before_ = Now(), most_ = 0;
+  std::atomic<bool> done_ = false;
+  std::thread looker_{[this] {
+    while (!done_) {
+      most_ = std::max(most_, Now());
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  }};
+};
+
+// What the engine itself takes on both its sides, for a trace of so many objects alive and so many events.
+std::uint64_t OwnBytes(std::uint32_t live, std::uint32_t events) {
+  TemporaryTrace trace;
+  for (std::uint32_t i = 0; i < events; ++i) {
+    if (i < live || i % 2 == live % 2) {
+      trace.writer().Allocate(Op::kMalloc, 16, 0, 0);
+    } else {
+      trace.writer().Free(live, 0);
+    }
+    if (i % 10'000 == 0) trace.writer().Time(std::uint64_t{i} * 1'000);
+  }
+  const std::unique_ptr<TraceReader> reader = trace.Open();
+  HostMemory host;
+  absl::StatusOr<RunResult> run = Replay(*reader, NullAllocator(), {.worker_path = HEAPTAPE_WORKER, .count_own_memory = true});
+  const std::uint64_t host_bytes = host.Stop();
+  EXPECT_TRUE(run.ok()) << run.status();
+  if (!run.ok()) return 0;
+  EXPECT_EQ(run->series.back().live_objects, live + (events - live) % 2);
+  return host_bytes + run->peak_rss_bytes;
+}
+
+TEST(EngineMemory, TheReplayTakesSixteenBytesForEachLiveObject) {
+  OwnBytes(1'000, 10'000);  // what the first replay of a process takes for good
+  const std::uint64_t few = OwnBytes(100'000, 2'200'000), many = OwnBytes(2'100'000, 4'200'000);
+  EXPECT_LE(many, few + 16 * 2'000'000 + 2 * kMiB);
+  EXPECT_LE(OwnBytes(100'000, 8'200'000), few + 2 * kMiB) << "memory grows with the length of the trace";
 }
 
 TEST(EngineMemory, BothSourcesOfMemoryAgree) {

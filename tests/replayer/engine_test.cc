@@ -21,6 +21,16 @@ TEST(Engine, NullAllocatorReplaysAnyTraceAtZeroBytes) {
   }
 }
 
+TEST(Engine, ItsOwnMemoryIsSeenWhereItIsToCount) {
+  const MemoryTrace trace = ChurnTrace(20'000, 4, 1);
+  const RunResult kept_out = MustReplay(trace, NullAllocator(), {});
+  const RunResult counted = MustReplay(trace, NullAllocator(), {.count_own_memory = true});
+  EXPECT_EQ(kept_out.peak_rss_bytes, 0u);
+  EXPECT_GT(counted.peak_rss_bytes, 0u);
+  EXPECT_TRUE(counted.settings.count_own_memory);
+  EXPECT_EQ(MustReplay(trace, NullAllocator(), {.count_own_memory = true}).series_digest, counted.series_digest);
+}
+
 TEST(Engine, ReplaysEveryEventOnEveryAllocator) {
   const MemoryTrace trace = ChurnTrace(200'000, 4, 1);
   for (const ResolvedAllocator& allocator : InstalledAllocators()) {

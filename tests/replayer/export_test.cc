@@ -385,6 +385,7 @@ TEST(JsonTest, ComesBackAsItWent) {
   const auto parsed = ParseJson(*text, "results.json");
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   ASSERT_EQ(parsed->size(), 2u);
+  EXPECT_EQ((*parsed)[1].runs[3].settings, Fleet()[1].runs[3].settings);
   EXPECT_EQ((*parsed)[1].runs[3].series, Fleet()[1].runs[3].series);
   EXPECT_EQ((*parsed)[1].runs[3].heap_maps, Fleet()[1].runs[3].heap_maps);
   EXPECT_EQ(*ToJson(*parsed, {}), *text);

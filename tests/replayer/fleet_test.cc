@@ -186,11 +186,16 @@ TEST(ResultKeyTest, EveryPartOfTheIdentityCounts) {
   with_options([](ReplayOptions& o) { o.cpu_count = 7; });
   with_options([](ReplayOptions& o) { o.memory_limit_bytes = 7; });
   with_options([](ReplayOptions& o) { o.sample_count = 7; });
+  with_options([](ReplayOptions& o) { o.time_scale = 0.7; });
+  with_options([](ReplayOptions& o) { o.count_own_memory = true; });
   with_options([](ReplayOptions& o) { o.worker_path = "/bin/sh"; });
-  EXPECT_EQ(keys.size(), 15u);
+  EXPECT_EQ(keys.size(), 17u);
   ReplayOptions real;
   real.clock = Clock::kReal;
   EXPECT_EQ(ResultKey("digest", allocator, real), "") << "no two runs by the real clock are the same";
+  ReplayOptions interrupted;
+  interrupted.vary_signals = true;
+  EXPECT_EQ(ResultKey("digest", allocator, interrupted), "") << "signals come when they come";
 }
 
 }  // namespace

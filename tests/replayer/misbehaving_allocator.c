@@ -1,5 +1,5 @@
 // An allocator that goes wrong in one way, after a number of mallocs. Both come from the environment:
-// MISBEHAVE_HOW (null, crash, abort, hang, eat, reach, nothing), MISBEHAVE_AFTER.
+// MISBEHAVE_HOW (null, crash, abort, hang, eat, reach, lazy, nothing), MISBEHAVE_AFTER.
 
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -78,7 +78,12 @@ EXPORT void* malloc(size_t bytes) {
   return Take(bytes);
 }
 
-EXPORT void free(void* block) { (void)block; }
+EXPORT void free(void* block) {
+  if (block == NULL || strcmp(how, "lazy") != 0) return;
+  const uintptr_t start = ((uintptr_t)block + 4095) & ~(uintptr_t)4095;
+  const uintptr_t stop = ((uintptr_t)block + ((size_t*)block)[-2]) & ~(uintptr_t)4095;
+  if (start < stop) madvise((void*)start, stop - start, MADV_FREE);
+}
 EXPORT void* calloc(size_t count, size_t bytes) { return malloc(count * bytes); }
 EXPORT void* realloc(void* old, size_t bytes) {
   char* block = malloc(bytes);

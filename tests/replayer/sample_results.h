@@ -21,7 +21,7 @@ inline RunResult SampleRun(const std::string& allocator, const std::string& vers
   run.library_path = "/usr/lib/x86_64-linux-gnu/lib" + allocator + ".so";
   run.build_id = "0123456789abcdef";
   run.origin = "Debian package";
-  run.settings = {.seed = seed, .cpu_count = 4};
+  run.settings = {.seed = seed, .cpu_count = 4, .time_scale = 0.7, .vary_signals = true};
   const double level = level_bytes * (1 + 0.01 * static_cast<double>(seed));
   for (std::uint64_t i = 0; i <= 600; ++i) {
     const double share = static_cast<double>(i) / 600;
