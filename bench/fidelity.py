@@ -4,9 +4,9 @@
 Runs deterministic programs live under each allocator (by LD_PRELOAD) and measures their anonymous memory,
 peak and at the end; records each once under glibc; replays that one recording against every allocator; and
 prints both side by side. What the program holds beside the heap (stacks, data, own mappings) is what stays
-anonymous when its heap is shared memory (shared_heap.c); it is subtracted from the live figures. Recording
-slows a program down, which gives allocators more time to give memory back: the replay's time is brought to that
-of the live run under glibc (--time-scale). Live runs are repeated and their median is taken.
+anonymous when its heap is shared memory (shared_heap.c); it is subtracted from the live figures. Allocators give
+memory back by time, and a program runs faster or slower under each, and under the recorder: the replay's time is
+brought to that of the live runs (--time-scale). Live runs are repeated and their median is taken.
 
     bench/fidelity.py build/release            all programs, all allocators
     bench/fidelity.py build/release --programs python,perl --allocators glibc,jemalloc
@@ -14,7 +14,6 @@ of the live run under glibc (--time-scale). Live runs are repeated and their med
 
 import argparse
 import ctypes
-import functools
 import json
 import os
 import pathlib
@@ -33,6 +32,8 @@ PTRACE_O_TRACEEXIT, PTRACE_EVENT_EXIT, PTRACE_O_EXITKILL = 0x40, 6, 0x100000
 ADDR_NO_RANDOMIZE = 0x0040000
 PR_SET_THP_DISABLE = 41
 MIB = 1 << 20
+# Less than this is a few pages beside those that are subtracted: no share of it says anything.
+LEAST_JUDGED_BYTES = MIB
 LIBC = "/lib/x86_64-linux-gnu/libc.so.6"
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -279,16 +280,16 @@ def main():
             recorded_seconds = inspected["duration_ns"] / 1e9
             shared_heap = os.path.join(build, "bench", "libheaptape_shared_heap.so")
             beside = run_live(command, environment_for(own, shared_heap), client)[1]
-            live = functools.partial(run_live_median, arguments.runs, command, client=client)
-            scale = min(1, live(environment_for(own, own.get("LD_PRELOAD")))[2] / recorded_seconds)
             for specification in arguments.allocators.split(","):
-                replayed = json.loads(subprocess.run(
-                    [heaptape, "replay", tape, "--allocator", specification, "--format", "json", "--no-cache",
-                     "--time-scale", f"{scale:.4f}"],
-                    capture_output=True, check=True).stdout)["runs"][0]
-                library = replayed["library_path"]
-                preload = own.get("LD_PRELOAD") if replayed["allocator"] == "glibc" else library
-                live_peak, live_end, seconds = live(environment_for(own, preload))
+                def replay(scale):
+                    done = subprocess.run([heaptape, "replay", tape, "--allocator", specification, "--format", "json", "--no-cache",
+                                           "--time-scale", f"{scale:.4f}"], capture_output=True, check=True)
+                    return json.loads(done.stdout)["runs"][0]
+
+                library = replay(1)["library_path"]
+                preload = own.get("LD_PRELOAD") if specification == "glibc" else library
+                live_peak, live_end, seconds = run_live_median(arguments.runs, command, environment_for(own, preload), client)
+                replayed = replay(seconds / recorded_seconds)
                 row = {"program": name, "allocator": f"{replayed['allocator']} {replayed['version']}",
                        "live_peak": live_peak - beside, "live_end": live_end - beside,
                        "replay_peak": replayed["peak_rss_bytes"], "replay_end": replayed["end_rss_bytes"], "non_heap": beside,
@@ -323,9 +324,14 @@ def summary(rows):
     """Sentences on errors and on ranks that are turned."""
     lines = []
     for figure in ("peak", "end"):
-        errors = [abs(row[f"replay_{figure}"] / row[f"live_{figure}"] - 1) for row in rows]
-        worst = max(zip(errors, rows), key=lambda pair: pair[0])
+        judged = [row for row in rows if row[f"live_{figure}"] >= LEAST_JUDGED_BYTES]
+        errors = [abs(row[f"replay_{figure}"] / row[f"live_{figure}"] - 1) for row in judged]
+        worst = max(zip(errors, judged), key=lambda pair: pair[0])
         lines.append(f"{figure}: median error {statistics.median(errors):.1%}, worst {worst[0]:.1%} ({worst[1]['program']}, {worst[1]['allocator']})")
+        for row in rows:
+            if row not in judged:
+                live, replay = (row[f"{kind}_{figure}"] / 1024 for kind in ("live", "replay"))
+                lines.append(f"{figure}: {row['program']} under {row['allocator']} not judged: {live:.0f} KiB live, {replay:.0f} replayed")
         turned = []
         for a in rows:
             for b in rows:

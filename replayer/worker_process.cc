@@ -159,7 +159,11 @@ bool WorkerProcess::Push(std::span<const Event> entries) {
     std::copy_n(entries.begin(), count, ring_ + at);
     entries = entries.subspan(count);
     head_ += count;
-    if (head_ - published_ >= kPublishEntries) Publish();
+    if (head_ - published_ < kPublishEntries) continue;
+    published_ = head_;
+    shared_->head.store(head_);
+    // A worker that is faster than this side shall not be woken for every few entries: waking costs both more.
+    if (shared_->worker_waits.load(std::memory_order_relaxed) != 0 && head_ - shared_->tail.load() >= kWakeEntries) Publish();
   }
   return true;
 }

@@ -72,6 +72,7 @@ class WorkerProcess {
 
  private:
   static constexpr std::uint64_t kPublishEntries = 4096;
+  static constexpr std::uint64_t kWakeEntries = 32 << 10;  // for a worker that waits; at most half the ring
 
   WorkerProcess() = default;
   bool AwaitRoom();

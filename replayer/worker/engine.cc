@@ -25,8 +25,8 @@ constexpr std::uint64_t kAddressMask = (std::uint64_t{1} << kSizeShift) - 1;
 constexpr std::uint64_t kSizeElsewhere = 0xffff;
 // The consumed part of the ring is given back, and the memory limit looked at, this often.
 constexpr std::uint64_t kPublishEntries = 4096;
-// A calloc of less is taken to be written by the program like a malloc.
-constexpr std::uint64_t kCallocTouchBytes = 16 << 10;
+// So many entries before its turn an entry, and an object's slot, are fetched into the cache.
+constexpr std::uint64_t kEntriesAhead = 96, kSlotsAhead = 16;
 constexpr std::uint32_t kLazyFreeSamples = 64;  // of a run have their LazyFree read: it walks page tables
 
 // Writes one byte to each page of [from, to).
@@ -73,10 +73,9 @@ bool Replayer::Prepare(SharedHeader& shared) {
   switch (settings.touch) {
     case TouchMode::kRecorded:
       touch_limit_ = kLargeBlockBytes;
-      calloc_touch_limit_ = kCallocTouchBytes;
       break;
     case TouchMode::kFull:
-      touch_limit_ = calloc_touch_limit_ = ~std::uint64_t{0};
+      touch_limit_ = ~std::uint64_t{0};
       break;
     case TouchMode::kNone:
       break;
@@ -299,6 +298,8 @@ bool Replayer::Advance(std::uint32_t self) {
   const bool paced = shared_->settings.clock == ClockMode::kPaced;
   SharedHeader& shared = *shared_;
   std::uint64_t* const slots = slots_;
+  const Event* const ring = ring_;
+  const std::uint64_t ring_mask = ring_mask_;
   Progress now = progress_;
   const auto take_turn = [&](const Event& event) {
     progress_ = now;
@@ -312,7 +313,10 @@ bool Replayer::Advance(std::uint32_t self) {
       progress_ = now;
       now.stop = NextStop();
     }
-    const Event& event = ring_[now.tail & ring_mask_];
+    const Event& event = ring[now.tail & ring_mask];
+    // Entries come from another core's cache. Behind the head lie old ones: what they name is mapped or not asked for.
+    __builtin_prefetch(&ring[(now.tail + kEntriesAhead) & ring_mask]);
+    __builtin_prefetch(&slots[ring[(now.tail + kSlotsAhead) & ring_mask].slot], 1);
     if (event.thread != machine.thread) [[unlikely]] {
       switch (take_turn(event)) {
         case Turn::kMine:
@@ -337,15 +341,7 @@ bool Replayer::Advance(std::uint32_t self) {
       case static_cast<std::uint8_t>(Op::kCalloc):
         if (event.failed()) break;
         block = functions_.calloc(1, event.size);
-        if (block != nullptr) {
-          Store(now, event.slot, block, event.size);
-          ++now.live_objects;
-          if (event.size < calloc_touch_limit_) {
-            TouchPages(reinterpret_cast<std::uintptr_t>(block), reinterpret_cast<std::uintptr_t>(block) + event.size);
-          }
-          break;
-        }
-        goto refused;
+        goto started;
       case static_cast<std::uint8_t>(Op::kRealloc):
       case static_cast<std::uint8_t>(Op::kReallocArray): {
         if (event.failed()) break;
@@ -470,7 +466,6 @@ bool Replayer::Advance(std::uint32_t self) {
       }
       continue;
     }
-  refused:
     slots[event.slot] = 0;
     NoteFailure(event);
   }

@@ -65,7 +65,6 @@ class Replayer {
   Progress progress_;
   std::uint64_t known_head_ = 0;
   std::uint64_t touch_limit_ = 0;   // smaller blocks are touched by rule at once
-  std::uint64_t calloc_touch_limit_ = 0;
   std::uint64_t resized_from_ = 0;  // old size of the block last started (0) or resized, if it is large
   std::uint64_t thread_changes_ = 0;
   bool lockstep_ = false;
