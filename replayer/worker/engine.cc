@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
 
 #include "replayer/worker/kernel.h"
 #include "replayer/worker/machine.h"
@@ -23,10 +24,14 @@ constexpr std::uint64_t kNullRegionBytes = std::uint64_t{64} << 30;
 constexpr int kSizeShift = 48;
 constexpr std::uint64_t kAddressMask = (std::uint64_t{1} << kSizeShift) - 1;
 constexpr std::uint64_t kSizeElsewhere = 0xffff;
+// The first four bytes of an entry are kind, flags and thread (from this bit on).
+constexpr int kThreadShift = 16;
+static_assert(offsetof(Event, op) == 0 && offsetof(Event, thread) == kThreadShift / 8 && sizeof(Event::thread) == 2);
+constexpr std::uint32_t kNoEntry = ~std::uint32_t{0};  // no kind has this number
 // The consumed part of the ring is given back, and the memory limit looked at, this often.
 constexpr std::uint64_t kPublishEntries = 4096;
-// So many entries before its turn an entry, and an object's slot, are fetched into the cache.
-constexpr std::uint64_t kEntriesAhead = 96, kSlotsAhead = 16;
+// So many entries before its turn an entry, its object's slot, and the object are fetched into the cache.
+constexpr std::uint64_t kEntriesAhead = 96, kSlotsAhead = 16, kBlocksAhead = 6;
 constexpr std::uint32_t kLazyFreeSamples = 64;  // of a run have their LazyFree read: it walks page tables
 
 // Writes one byte to each page of [from, to).
@@ -265,6 +270,15 @@ inline void Replayer::Store(Progress& progress, std::uint32_t slot, void* block,
   progress.pointer_hash = std::rotl(progress.pointer_hash, 7) + reinterpret_cast<std::uint64_t>(block);
 }
 
+inline void Replayer::Free(Progress& progress, std::uint32_t slot) {
+  const std::uint64_t old = slots_[slot] & kAddressMask;
+  if (old == 0) return;  // it had been refused
+  progress.live_bytes -= SizeIn(slot);
+  --progress.live_objects;
+  slots_[slot] = 0;
+  functions_.free(reinterpret_cast<void*>(old));
+}
+
 inline std::uint64_t Replayer::SizeIn(std::uint32_t slot) const {
   const std::uint64_t size = slots_[slot] >> kSizeShift;
   return size == kSizeElsewhere ? large_sizes_[slot] : size;
@@ -300,11 +314,20 @@ bool Replayer::Advance(std::uint32_t self) {
   std::uint64_t* const slots = slots_;
   const Event* const ring = ring_;
   const std::uint64_t ring_mask = ring_mask_;
+  const auto last_slot = static_cast<std::uint32_t>(shared_->settings.slot_count);  // the table has one more
   Progress now = progress_;
+  // How nearly all entries begin: a malloc, or a free, of the thread whose turn it is.
+  std::uint32_t expected_malloc, expected_free;
+  const auto expect = [&] {
+    expected_malloc = paced ? kNoEntry : machine.thread << kThreadShift | static_cast<std::uint32_t>(Op::kMalloc);
+    expected_free = paced ? kNoEntry : machine.thread << kThreadShift | static_cast<std::uint32_t>(Op::kFree);
+  };
+  expect();
   const auto take_turn = [&](const Event& event) {
     progress_ = now;
     const Turn turn = TakeTurn<kLockstep>(event, self);
     now = progress_;
+    expect();
     return turn;
   };
   for (;; ++now.tail) {
@@ -314,9 +337,23 @@ bool Replayer::Advance(std::uint32_t self) {
       now.stop = NextStop();
     }
     const Event& event = ring[now.tail & ring_mask];
-    // Entries come from another core's cache. Behind the head lie old ones: what they name is mapped or not asked for.
+    // Entries come from another core's cache; what they will free has long left this one's. Behind the head lie old
+    // entries, and not every entry has a slot: what they name is prefetched for nothing, which harms nobody.
     __builtin_prefetch(&ring[(now.tail + kEntriesAhead) & ring_mask]);
     __builtin_prefetch(&slots[ring[(now.tail + kSlotsAhead) & ring_mask].slot], 1);
+    const std::uint64_t soon = slots[std::min(ring[(now.tail + kBlocksAhead) & ring_mask].slot, last_slot)];
+    __builtin_prefetch(reinterpret_cast<void*>(soon & kAddressMask), 1);
+    void* block;
+    std::uint32_t beginning;
+    memcpy(&beginning, &event, sizeof(beginning));
+    if (beginning == expected_malloc) {
+      block = functions_.malloc(event.size);
+      goto started;
+    }
+    if (beginning == expected_free) {
+      Free(now, event.slot);
+      continue;
+    }
     if (event.thread != machine.thread) [[unlikely]] {
       switch (take_turn(event)) {
         case Turn::kMine:
@@ -332,7 +369,6 @@ bool Replayer::Advance(std::uint32_t self) {
     }
     if (paced) KeepPace();
 
-    void* block;
     switch (static_cast<std::uint8_t>(event.op)) {
       case static_cast<std::uint8_t>(Op::kMalloc):
         if (event.failed()) break;
@@ -365,15 +401,9 @@ bool Replayer::Advance(std::uint32_t self) {
         }
         break;
       }
-      case static_cast<std::uint8_t>(Op::kFree): {
-        const std::uint64_t old = slots[event.slot] & kAddressMask;
-        if (old == 0) break;  // it had been refused
-        now.live_bytes -= SizeIn(event.slot);
-        --now.live_objects;
-        slots[event.slot] = 0;
-        functions_.free(reinterpret_cast<void*>(old));
+      case static_cast<std::uint8_t>(Op::kFree):
+        Free(now, event.slot);
         break;
-      }
       case static_cast<std::uint8_t>(Op::kPosixMemalign):
         if (event.failed()) break;
         if (functions_.posix_memalign != nullptr) {

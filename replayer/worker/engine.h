@@ -46,6 +46,7 @@ class Replayer {
   void KeepPace();
   void NoteFailure(const Event& event);
   void Store(Progress& progress, std::uint32_t slot, void* block, std::uint64_t bytes);
+  void Free(Progress& progress, std::uint32_t slot);
   std::uint64_t SizeIn(std::uint32_t slot) const;
 
   SharedHeader* shared_ = nullptr;

@@ -88,7 +88,7 @@ long GetAffinity(std::size_t bytes, unsigned char* mask) {
 
 // The loader maps its cache while it looks for a library, and the hole it leaves is where the allocator's next mapping
 // goes. The cache is as large as much is installed, so it is put elsewhere.
-constexpr std::uintptr_t kLoaderCacheAddress = kOwnAddresses + (std::uintptr_t{8} << 40);
+constexpr std::uintptr_t kLoaderCacheAddress = kOwnAddresses + (std::uintptr_t{9} << 40);
 long loader_cache = -1;  // its descriptor
 
 bool IsRandomDevice(const char* path) { return strcmp(path, "/dev/urandom") == 0 || strcmp(path, "/dev/random") == 0; }

@@ -30,7 +30,7 @@ namespace heaptape::worker {
 namespace {
 
 constexpr std::uintptr_t kSharedAddress = kOwnAddresses + (std::uintptr_t{1} << 40);
-constexpr std::uintptr_t kFirstStackAddress = kOwnAddresses + (std::uintptr_t{7} << 40);
+constexpr std::uintptr_t kFirstStackAddress = kOwnAddresses + (std::uintptr_t{8} << 40);
 constexpr std::size_t kFirstStackBytes = 1 << 20;
 
 Replayer replayer;
