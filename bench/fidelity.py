@@ -254,6 +254,9 @@ def main():
     parser.add_argument("--allocators", default="glibc,jemalloc,mimalloc@2.0.9,mimalloc@3.0.1,tcmalloc")
     parser.add_argument("--runs", type=int, default=3, help="live runs of each program under each allocator (default: 3)")
     parser.add_argument("--keep", metavar="FOLDER", help="keep the recordings here")
+    parser.add_argument("--recordings", metavar="FOLDER",
+                        help="replay the recordings that --keep kept here. On a machine with too little CPU for the recorder's writer it "
+                             "looks at pages too late, and such a recording says too little of them")
     parser.add_argument("--json", metavar="FILE", help="also write every figure here")
     parser.add_argument("--update", metavar="FILE", type=pathlib.Path, nargs="?",
                         const=pathlib.Path(__file__).parent.parent / "replayer" / "ENGINE.md",
@@ -267,7 +270,7 @@ def main():
     heaptape = os.path.join(build, "bin", "heaptape")
     rows = []
     with tempfile.TemporaryDirectory(prefix="heaptape-fidelity-") as folder:
-        keep = arguments.keep or folder
+        keep = arguments.recordings or arguments.keep or folder
         os.makedirs(keep, exist_ok=True)
         programs = Programs(build, folder).all()
         chosen = arguments.programs.split(",") if arguments.programs else list(programs)
@@ -275,7 +278,8 @@ def main():
         for name in chosen:
             command, own, client = programs[name]
             tape = os.path.join(keep, name.replace(" ", "") + ".tape")
-            record(heaptape, name, command, own, client, tape)
+            if not arguments.recordings:
+                record(heaptape, name, command, own, client, tape)
             inspected = json.loads(subprocess.run([heaptape, "inspect", tape, "--format", "json"], capture_output=True, check=True).stdout)
             recorded_seconds = inspected["duration_ns"] / 1e9
             shared_heap = os.path.join(build, "bench", "libheaptape_shared_heap.so")
