@@ -511,7 +511,7 @@ void AwaitBig(Region* region, std::uint32_t before) {
   const std::uint64_t start = Now();
   std::uint64_t waited = 0;
   do {
-    Sleep(20'000);
+    Sleep(200'000);  // the writer looks each half millisecond; to ask more often costs the program more than it gains
     waited = Now() - start;
   } while (header->big_seen.load(memory_order_acquire) == before && waited < 20'000'000 && !WriterDied(region) &&
            region->generation.load(memory_order_relaxed) != 0);
