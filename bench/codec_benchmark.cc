@@ -120,7 +120,7 @@ std::string Sample() {
 }
 
 constexpr TraceWriterOptions kLive = {.compression_level = 3};
-constexpr TraceWriterOptions kPacked = {.compression_level = 19, .window_log = 25, .block_events = 1u << 18};
+constexpr TraceWriterOptions kPacked = {.compression_level = 19, .window_log = 25, .block_events = 1u << 17};
 
 std::uint64_t ResidentBytes() {
   std::ifstream in("/proc/self/statm");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "traces/format.h"
 
@@ -114,8 +115,8 @@ void EventEncoder::Request(RequestKey key, std::uint16_t thread) {
     const unsigned token = state_.dictionary.token(id);
     Token(token, thread);
     if (token == kTokenWide) {
-      columns_[kWideLow].push_back(static_cast<std::uint8_t>(id));
-      columns_[kWideHigh].push_back(static_cast<std::uint8_t>(id >> 8));
+      columns_[kWide].push_back(static_cast<std::uint8_t>(id));
+      columns_[kWide].push_back(static_cast<std::uint8_t>(id >> 8));
     }
     state_.dictionary.Count(id, 1);
     return;
@@ -160,32 +161,28 @@ unsigned EventEncoder::Place(Node node, unsigned& far) const {
     ++far;
     if (state_.old_gaps[i] == node) return kPlaceFar;
   }
-  // Births tell the direction and that it is not worth walking: at least as many lie between.
+  // Births tell the direction, and that it is not worth walking far: at most as many lie between.
   const auto distance = static_cast<std::int32_t>(births_[node] - births_[before != LiveList::kEnd ? before : after]);
+  const bool newer = distance > 0;
   constexpr std::int32_t kWorthWalking = 16 * kFarReach;
-  if (distance > 0 && distance < kWorthWalking) {
-    for (unsigned i = 1; i < kFarReach; ++i) {
-      after = list.next(after);
-      if (after != node) continue;
-      if (i < 8) return kPlaceAfter + i;
-      far = kFarSteps + 2 * (i - 8);
-      return kPlaceFar;
-    }
-  } else if (distance <= 0 && -distance < kWorthWalking) {
-    for (unsigned i = 1; i < kFarReach; ++i) {
-      before = list.prev(before);
-      if (before != node) continue;
-      if (i < 8) return kPlaceBefore + i;
-      far = kFarSteps + 2 * (i - 8) + 1;
-      return kPlaceFar;
-    }
+  const unsigned reach = (newer ? distance : -distance) < kWorthWalking ? kFarReach : 8;
+  Node at = newer ? after : before;
+  for (unsigned i = 1; i < reach; ++i) {
+    at = newer ? list.next(at) : list.prev(at);
+    if (at != node) continue;
+    if (i < 8) return (newer ? kPlaceAfter : kPlaceBefore) + i;
+    far = kFarSteps + 2 * (i - 8) + (newer ? 0 : 1);
+    return kPlaceFar;
   }
   return kPlaceEscape;
 }
 
 void EventEncoder::PutPlace(unsigned place, unsigned far, std::uint32_t slot) {
   if (place == kPlaceFar) columns_[kFarPlaces].push_back(static_cast<std::uint8_t>(far));
-  if (place == kPlaceEscape) PutVarint(columns_[kEscapes], slot);
+  if (place == kPlaceEscape) {
+    PutVarint(columns_[kEscapes], format::ZigZag(std::int64_t{slot} - state_.last_escape));
+    state_.last_escape = slot;
+  }
 }
 
 void EventEncoder::Free(std::uint32_t slot, std::uint16_t thread) {
@@ -240,7 +237,7 @@ void EventEncoder::SwitchThread(std::uint16_t thread) {
 const std::vector<std::uint8_t>& EventEncoder::FinishLengths() {
   SwitchThread(static_cast<std::uint16_t>(thread_));
   lengths_.clear();
-  lengths_.push_back(dictionary_cleared_ ? 1 : 0);
+  lengths_.push_back(kCodingSecond | (dictionary_cleared_ ? kDictionaryCleared : 0));
   for (const auto& column : columns_) PutVarint(lengths_, column.size());
   return lengths_;
 }
@@ -264,9 +261,25 @@ void EventEncoder::NextBlock(bool restart) {
 
 // --- decoder ---
 
-Node EventDecoder::Escaped(std::uint64_t slot) const {
+namespace {
+
+// The event of `shape` on that thread and slot, in two stores.
+inline void Put(Event* out, const Event& shape, std::uint16_t thread, std::uint32_t slot) {
+  std::uint64_t head;
+  std::memcpy(&head, &shape, sizeof head);
+  head |= std::uint64_t{thread} << 16 | std::uint64_t{slot} << 32;
+  std::memcpy(static_cast<void*>(out), &head, sizeof head);
+  out->size = shape.size;
+}
+
+}  // namespace
+
+Node EventDecoder::Escaped(std::uint64_t number, bool second_coding) {
+  const std::uint64_t slot = second_coding ? state_.last_escape + static_cast<std::uint64_t>(format::UnZigZag(number)) : number;
   const Node node = slot < format::kMaxLiveObjects ? static_cast<Node>(slot) + 1 : LiveList::kEnd;
-  return state_.objects.IsLive(node) ? node : LiveList::kEnd;
+  if (!state_.objects.IsLive(node)) return LiveList::kEnd;
+  state_.last_escape = node - 1;
+  return node;
 }
 
 absl::Status EventDecoder::Decode(std::span<const std::uint8_t> raw, std::uint64_t event_count,
@@ -274,7 +287,9 @@ absl::Status EventDecoder::Decode(std::span<const std::uint8_t> raw, std::uint64
   const auto bad = [](const char* what) { return absl::DataLossError(what); };
   event_count_ = 0;
   format::Cursor in(raw);
-  const std::uint64_t cleared = in.Varint();
+  const std::uint64_t flags = in.Varint();
+  if (flags > (kDictionaryCleared | kCodingSecond)) return bad("columns of an unknown coding");
+  const bool second_coding = flags & kCodingSecond;
   std::array<std::uint64_t, kColumnCount> lengths;
   for (auto& length : lengths) length = in.Varint();
   std::array<std::span<const std::uint8_t>, kColumnCount> columns;
@@ -282,8 +297,9 @@ absl::Status EventDecoder::Decode(std::span<const std::uint8_t> raw, std::uint64
   if (!in.ok() || in.remaining() != 0) return bad("columns are longer than the block");
   const auto tokens = columns[kTokens];
   if (tokens.size() > event_count || event_count > format::kMaxBlockEvents) return bad("more events than stated");
+  if (event_count - tokens.size() > columns[kMarkEvents].size()) return bad("fewer events than stated");
 
-  if (cleared) {
+  if (flags & kDictionaryCleared) {
     state_.dictionary.Clear();
     templates_.clear();
     hot_templates_ = {};
@@ -293,7 +309,8 @@ absl::Status EventDecoder::Decode(std::span<const std::uint8_t> raw, std::uint64
   std::array<std::uint32_t, 256> histogram{};
   for (const std::uint8_t token : tokens) ++histogram[token];
   const std::uint32_t wide_count = histogram[kTokenWide];
-  if (columns[kWideLow].size() != wide_count || columns[kWideHigh].size() != wide_count ||
+  if (columns[kWide].size() != (second_coding ? 2 : 1) * std::size_t{wide_count} ||
+      columns[kWideHigh].size() != (second_coding ? 0 : wide_count) ||
       columns[kNewKinds].size() != 2u * histogram[kTokenNew])
     return bad("columns do not fit the tokens");
   Dictionary& dictionary = state_.dictionary;
@@ -324,7 +341,8 @@ absl::Status EventDecoder::Decode(std::span<const std::uint8_t> raw, std::uint64
     if (times != 0) dictionary.Count(dictionary.hot(i), times);
   }
   for (std::uint32_t i = 0; i < wide_count; ++i) {
-    const std::uint32_t id = columns[kWideLow][i] | std::uint32_t{columns[kWideHigh][i]} << 8;
+    const std::uint32_t id = second_coding ? columns[kWide][2 * i] | std::uint32_t{columns[kWide][2 * i + 1]} << 8
+                                           : columns[kWide][i] | std::uint32_t{columns[kWideHigh][i]} << 8;
     if (id >= dictionary.size()) return bad("a dictionary number out of range");
     dictionary.Count(id, 1);
     wide_.push_back(id);
@@ -375,17 +393,18 @@ absl::Status EventDecoder::Decode(std::span<const std::uint8_t> raw, std::uint64
         Node node;
         if (token < kPlaceFar) node = state_.AtPlace(token);
         else if (token == kPlaceFar) node = state_.AtFarPlace(far = far_places.U8());
-        else node = Escaped(escapes.Varint());
+        else node = Escaped(escapes.Varint(), second_coding);
         if (node == LiveList::kEnd) return stop_at(out, "a free of nothing");
-        *out++ = Event{Op::kFree, 0, thread, node - 1, 0};
+        Put(out++, Event{Op::kFree, 0, 0, 0, 0}, thread, node - 1);
         state_.Remove(node, token, far);
         continue;
       }
-      Event event;
-      if (token >= kTokenFirstHot) event = hot_templates_[token];
-      else if (token == kTokenWide) event = templates_[*wide++];
-      else if (token == kTokenNew) event = *fresh++;
+      const Event* shape;
+      if (token >= kTokenFirstHot) shape = &hot_templates_[token];
+      else if (token == kTokenWide) shape = &templates_[*wide++];
+      else if (token == kTokenNew) shape = fresh++;
       else {
+        Event event;
         event.op = static_cast<Op>(rare.U8());
         event.flags = rare.U8();
         event.slot = static_cast<std::uint32_t>(rare.Varint()) - 1u;
@@ -405,21 +424,21 @@ absl::Status EventDecoder::Decode(std::span<const std::uint8_t> raw, std::uint64
         *out++ = event;
         continue;
       }
-      event.thread = thread;
-      if ((event.op == Op::kRealloc || event.op == Op::kReallocArray) && !event.fresh()) {
+      std::uint32_t slot;
+      if ((shape->op == Op::kRealloc || shape->op == Op::kReallocArray) && !shape->fresh()) {
         const unsigned place = places.U8();
         Node node = 0;
         if (place < kPlaceFar) node = state_.AtPlace(place);
         else if (place == kPlaceFar) node = state_.AtFarPlace(far_places.U8());
         else if (place == kPlaceLastRealloc) node = state_.last_realloc;
-        else if (place == kPlaceEscape) node = Escaped(escapes.Varint());
+        else if (place == kPlaceEscape) node = Escaped(escapes.Varint(), second_coding);
         if (node == LiveList::kEnd || !places.ok()) return stop_at(out, "a realloc of nothing");
-        event.slot = node - 1;
+        slot = node - 1;
         state_.last_realloc = node;
       } else {
-        event.slot = list.PushUnchecked() - 1;
+        slot = list.PushUnchecked() - 1;
       }
-      *out++ = event;
+      Put(out++, *shape, thread, slot);
     }
   }
   if (marks + token_count != event_count || places.remaining() || far_places.remaining() || escapes.remaining() || rare.remaining() ||

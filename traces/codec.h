@@ -35,19 +35,23 @@ Event EventOfKey(RequestKey key);
 // The columns of a block, in the order in which they lie in the file.
 enum Column : unsigned {
   kTokens,        // one byte an event that is not kTime
-  kWideLow,       // dictionary numbers of kTokenWide, low bytes
-  kWideHigh,      // ... high bytes
+  kWide,          // dictionary numbers of kTokenWide, two bytes each
+  kWideHigh,      // format 1 only: their high bytes, kWide holding the low ones
   kNewKinds,      // kTokenNew: kind, then the alignment's log2
   kNewSizes,      // ... and size, varint
   kReallocPlaces, // one byte an in-place realloc: like a free's token, or kPlaceLastRealloc
   kFarPlaces,     // one byte a kPlaceFar: see kFarGaps
-  kEscapes,       // slots of frees and reallocs no place names, varint
+  kEscapes,       // slots of frees and reallocs no place names, zigzag from the last one (format 1: varint)
   kRare,          // kTokenRare: op, flags, slot + 1, size
   kThreadRuns,    // run length, thread
   kMarkEvents,    // events since the last time mark
   kMarkSteps,     // steps since the last time mark
   kColumnCount
 };
+
+// The first number of a block's columns: flags.
+inline constexpr unsigned kDictionaryCleared = 1;
+inline constexpr unsigned kCodingSecond = 2;  // format 2; without it the columns are coded as in format 1
 
 // Tokens below kTokenRare free the object at that place of the list.
 inline constexpr unsigned kPlaceAfter = 0;          // + n: n further than the successor of the last gap
@@ -106,11 +110,13 @@ struct CodecState {
   Node gap = LiveList::kEnd;                // of the last free
   std::array<Node, kFarGaps> old_gaps{};    // those that were left for elsewhere, latest first
   Node last_realloc = LiveList::kEnd;       // kEnd where it has been freed
+  std::uint32_t last_escape = 0;            // slot
   Dictionary dictionary;
 
   // Forgets all but the live objects.
   void ClearContext() {
     gap = last_realloc = LiveList::kEnd;
+    last_escape = 0;
     old_gaps = {};
     dictionary.Clear();
   }
@@ -135,8 +141,10 @@ struct CodecState {
       for (; rank > 0; --rank) old_gaps[rank] = old_gaps[rank - 1];
       old_gaps[0] = gap;
     }
-    gap = objects.prev(node);
-    for (Node& old : old_gaps) old = old == node ? gap : old;
+    // A copy, which no store into old_gaps can change: so the compiler compares four of them at a time.
+    const Node left = objects.prev(node);
+    for (Node& old : old_gaps) old = old == node ? left : old;
+    gap = left;
     if (node == last_realloc) last_realloc = LiveList::kEnd;
     objects.Remove(node);
   }
@@ -219,7 +227,7 @@ class EventDecoder {
   std::vector<bool>& threads() { return threads_; }
 
  private:
-  LiveList::Node Escaped(std::uint64_t slot) const;
+  LiveList::Node Escaped(std::uint64_t number, bool second_coding);
 
   CodecState state_;
   std::array<Event, 256> hot_templates_{};  // by token

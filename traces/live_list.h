@@ -41,7 +41,7 @@ class LiveList {
     if (free_ == kEnd && used_ == links_.size()) Reserve(1);
     return PushUnchecked();
   }
-  Node PushUnchecked() {
+  [[gnu::always_inline]] Node PushUnchecked() {
     Node node = free_;
     if (node != kEnd) free_ = links_[node].next; else node = used_++;
     Append(node);

@@ -57,8 +57,8 @@ class Reader final : public TraceReader {
       return absl::InvalidArgumentError(absl::StrCat(name_, ": not a heaptape trace; make one with heaptape record"));
     if (!magic) {
       Damage(0, "the first bytes are damaged");
-    } else if (const unsigned major = bytes_[8] | bytes_[9] << 8; major != format::kVersionMajor) {
-      return absl::InvalidArgumentError(absl::StrFormat("%s: written in version %d of the format; this program reads version %d",
+    } else if (const unsigned major = bytes_[8] | bytes_[9] << 8; major < 1 || major > format::kVersionMajor) {
+      return absl::InvalidArgumentError(absl::StrFormat("%s: written in version %d of the format; this program reads versions 1 to %d",
                                                         name_, major, format::kVersionMajor));
     }
     Repair();

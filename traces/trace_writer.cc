@@ -330,8 +330,10 @@ class Writer final : public TraceWriter {
            CheckpointIsWorth(checkpoint_slot_bytes_ * static_cast<double>(encoder_.objects().slot_count()));
   }
   bool CheckpointIsWorth(double bytes) const {
+    const std::uint64_t events = first_event_ - checkpoint_event_;
     return static_cast<double>(bytes_written_ - checkpoint_offset_) * options_.checkpoint_share >= bytes ||
-           first_event_ - checkpoint_event_ >= options_.checkpoint_limit_events;
+           static_cast<double>(events) * options_.checkpoint_bytes_per_event >= bytes ||
+           events >= options_.checkpoint_limit_events;
   }
 
   // False where it was not written.

@@ -24,9 +24,10 @@ struct TraceWriterOptions {
   int window_log = 20;                        // of zstd: its memory, here and in the reader, is about this power of two
   std::uint32_t block_events = 1u << 16;      // at most kMaxBlockEvents of format.h
   // A live-set checkpoint comes when at least so many events have passed since the last one and it takes less
-  // than that share of what was written since; 0: never.
+  // than that share of what was written since, or than so many bytes for each of these events; 0: never.
   std::uint64_t checkpoint_interval_events = 2u << 20;
   double checkpoint_share = 0.1;
+  double checkpoint_bytes_per_event = 0.01;
   // ... and whatever it takes after so many events: damage that parity cannot repair never costs more.
   std::uint64_t checkpoint_limit_events = 64u << 20;
   bool parity = true;                         // blocks from which one damaged block among many is repaired

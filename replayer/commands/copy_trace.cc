@@ -34,7 +34,7 @@ TraceWriterOptions PackedOptions(int level) {
   TraceWriterOptions options;
   options.compression_level = level;
   options.window_log = 25;
-  options.block_events = 1u << 18;
+  options.block_events = 1u << 17;
   options.file_mode = 0644;
   return options;
 }

@@ -87,7 +87,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     std::copy_n(rest.begin(), count, out.begin());
     rest = rest.subspan(count);
     return count;
-  });
+  }, kForeignHeadBytes);  // a small buffer is filled often, and soon
   (void)format.recognise(in.Head(kForeignHeadBytes));
   ImportedProgram program({}, [&](const TraceInfo&) { return &writer; });
   (void)format.read(in, program);

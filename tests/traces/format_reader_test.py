@@ -211,7 +211,7 @@ class Dictionary:
 
 class Reader:
     def __init__(self, data):
-        if data[:8] != b"\x89\x48\x54\x50\x0d\x0a\x1a\x0a" or u(data[8:10]) != 1:
+        if data[:8] != b"\x89\x48\x54\x50\x0d\x0a\x1a\x0a" or u(data[8:10]) not in (1, 2):
             raise Damage("no trace of this version")
         self.data = data = repaired(data)
         self.live = Live()
@@ -233,7 +233,7 @@ class Reader:
 
     def restart(self):
         self.dictionary = Dictionary()
-        self.gap, self.last_realloc, self.old_gaps = END, END, [END] * 8
+        self.gap, self.last_realloc, self.old_gaps, self.last_escape = END, END, [END] * 8, 0
         self.stream = None
 
     def columns(self, block):
@@ -244,8 +244,11 @@ class Reader:
         if len(raw) != block.raw_bytes:
             raise Damage("the columns are not as long as stated")
         head = Bytes(raw)
-        emptied, lengths = head.varint(), [head.varint() for _ in range(12)]
-        if emptied:
+        flags, lengths = head.varint(), [head.varint() for _ in range(12)]
+        if flags > 3:
+            raise Damage("columns with unknown flags")
+        self.second = flags & 2
+        if flags & 1:
             self.dictionary = Dictionary()
         return [Bytes(head.take(length)) for length in lengths]
 
@@ -271,9 +274,10 @@ class Reader:
             steps = 8 + (far - 16) // 2
             return (self.walk(self.gap, steps, older) if far % 2 else self.walk(newer[self.gap], steps, newer)), far
         if place == 31:
-            node = escapes.varint() + 1
-            if node >= len(self.live.alive) or not self.live.alive[node]:
+            node = 1 + (self.last_escape + escapes.zigzag() if self.second else escapes.varint())
+            if node < 1 or node >= len(self.live.alive) or not self.live.alive[node]:
                 raise Damage("an escape to nothing")
+            self.last_escape = node - 1
             return node, None
         return self.last_realloc, None
 
@@ -289,7 +293,7 @@ class Reader:
 
     def decode(self, block):
         """Its events: op, flags, thread, slot, size."""
-        (tokens, wide_low, wide_high, new_kinds, new_sizes, realloc_places, far_places, escapes, rare, runs, mark_events,
+        (tokens, wide, wide_high, new_kinds, new_sizes, realloc_places, far_places, escapes, rare, runs, mark_events,
          mark_steps) = self.columns(block)
         run, thread, step = 0, 0, block.start_step
         until_mark = mark_events.varint() if mark_events.more() else None
@@ -330,7 +334,7 @@ class Reader:
                 request = new_kinds.byte(), new_kinds.byte(), new_sizes.varint()
                 dictionary.add(request)
             else:
-                number = dictionary.hot[token - FIRST_HOT] if token >= FIRST_HOT else wide_low.byte() | wide_high.byte() << 8
+                number = dictionary.hot[token - FIRST_HOT] if token >= FIRST_HOT else wide.byte() | (wide if self.second else wide_high).byte() << 8
                 dictionary.scores[number] += 1
                 request = dictionary.requests[number]
             kind, alignment, size = request

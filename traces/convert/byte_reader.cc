@@ -12,7 +12,6 @@
 namespace heaptape {
 namespace {
 
-constexpr std::size_t kBufferBytes = 1u << 16;
 constexpr int kMaxWindowLog = 27;
 constexpr int kGzipWindow = 16 + MAX_WBITS;
 
@@ -67,7 +66,7 @@ class ByteReader::Unpacker {
   bool whole_ = false;
 };
 
-ByteReader::ByteReader(ByteSource source) : source_(std::move(source)), bytes_(kBufferBytes) {}
+ByteReader::ByteReader(ByteSource source, std::size_t buffer_bytes) : source_(std::move(source)), bytes_(buffer_bytes) {}
 ByteReader::~ByteReader() = default;
 
 std::size_t ByteReader::Unpack(std::span<std::uint8_t> out) {
@@ -105,7 +104,7 @@ bool ByteReader::Fill() {
   if (!status_.ok()) return false;
   if (!begun_) {
     begun_ = true;
-    packed_.resize(kBufferBytes);
+    packed_.resize(bytes_.size());
     while (packed_end_ < 4) {
       const std::size_t more = source_(std::span(packed_).subspan(packed_end_));
       if (more == 0) break;

@@ -1,6 +1,6 @@
 // A stream of bytes to be parsed, unpacked on the way where it is gzip or zstd.
 //
-// Holds one buffer of 64 KiB of what is read, one of what comes out, and the decompressor's window (128 MiB
+// Holds one buffer of what is read, one of what comes out, and the decompressor's window (128 MiB
 // at most). Nothing is read twice and nothing is looked up ahead but the first bytes.
 
 #ifndef HEAPTAPE_TRACES_CONVERT_BYTE_READER_H_
@@ -26,7 +26,8 @@ class ByteReader {
   // Longer lines are an error: no format has them.
   static constexpr std::size_t kMaxLineBytes = std::size_t{1} << 20;
 
-  explicit ByteReader(ByteSource source);
+  // A buffer is at least as long as the longest Head().
+  explicit ByteReader(ByteSource source, std::size_t buffer_bytes = 1u << 16);
   ~ByteReader();
   ByteReader(const ByteReader&) = delete;
   ByteReader& operator=(const ByteReader&) = delete;
