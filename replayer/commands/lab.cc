@@ -68,9 +68,12 @@ void Teller::End() {
   what_.clear();
 }
 
-void NetworkFlags::AddDirectory(CLI::App& command) {
+NetworkFlags::NetworkFlags() {
   options.directory = "heaptape-lab";
   options.cache_folder = absl::StrCat(DefaultCacheFolder(), "/lab");
+}
+
+void NetworkFlags::AddDirectory(CLI::App& command) {
   command.add_option("--dir", options.directory, "Folder of the network; one network each")->capture_default_str();
 }
 

@@ -40,6 +40,7 @@ class Teller {
 };
 
 struct NetworkFlags {
+  NetworkFlags();  // where a network and its keys lie by default
   lab::NetworkOptions options;
   void AddDirectory(CLI::App& command);
   void Add(CLI::App& command);
