@@ -69,6 +69,11 @@ void Tell(const LaunchResult& result, bool verbose) {
   if (!result.error.empty() && result.error != result.ended_early) {
     std::fprintf(stderr, "heaptape: %s\n", result.error.c_str());
   }
+  if (const std::uint64_t skipped = figure("big_skipped")) {
+    std::fprintf(stderr, "heaptape: %s: %s of %s looks at the pages of large blocks were skipped or came late, so peaks under other "
+                 "allocators may come out too high or too low. Record on a machine with more idle CPU.\n",
+                 result.output.c_str(), Count(skipped).c_str(), Count(skipped + figure("big_waits")).c_str());
+  }
   if (figure("executed")) {
     std::fprintf(stderr, "heaptape: %s: the program replaced itself by another, which was not recorded. Record that one, or "
                  "give --children.\n", result.output.c_str());

@@ -1,10 +1,12 @@
 // Never frees two blocks of 4 MiB: of the first it writes pages 100 to 199, of the second, a calloc, none.
-// With an argument it then waits to be killed, else it returns.
+// With the argument "wait" it then waits to be killed, with "hurry" it allocates and frees large blocks faster than they
+// can be looked at, else it returns.
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
-int main(int argc, char**) {
+int main(int argc, char** argv) {
   constexpr size_t kBytes = 4 << 20, kPage = 4096;
   char* written = static_cast<char*>(malloc(kBytes));
   char* untouched = static_cast<char*>(calloc(1, kBytes));
@@ -13,6 +15,12 @@ int main(int argc, char**) {
   for (size_t page = 100; page < 200; ++page) pages[page * kPage] = 1;
   puts("big_blocks: written");
   fflush(stdout);
-  if (argc > 1) pause();
+  if (argc > 1 && strcmp(argv[1], "wait") == 0) pause();
+  if (argc > 1 && strcmp(argv[1], "hurry") == 0) {
+    for (int i = 0; i < 5000; ++i) {
+      void* volatile block = malloc(256 << 10);
+      free(block);
+    }
+  }
   return 0;
 }

@@ -107,6 +107,17 @@ TEST(RecordCalls, PagesOfBigBlocksThatAreNeverFreedAreLookedAtAtExit) {
   EXPECT_THAT(PagesAtTheEnd(recorded.trace, 4 << 20), ::testing::ElementsAre(100, 0));
 }
 
+TEST(RecordCalls, LooksAtBigBlocksThatWereSkippedAreTold) {
+  TemporaryFolder folder;
+  const std::string record = absl::StrCat(HEAPTAPE_PROGRAM, " record -o ", folder.File("x.tape"), " -- ", TestProgram("big_blocks"));
+  const ShellResult some = Shell(record + " hurry");
+  EXPECT_EQ(some.status, 0);
+  EXPECT_THAT(some.output, ::testing::ContainsRegex("x.tape: [0-9,]+ of 10,[0-9]+ looks at the pages of large blocks were skipped or came late, so "
+                                                    "peaks .* Record on a machine with more idle CPU"));
+  ReadAndCheck(folder.File("x.tape"));
+  EXPECT_EQ(Shell(record).output, "big_blocks: written\n");
+}
+
 // C++ on top of the C library, and on allocators that bring operators of their own: seen once each, never twice.
 class RecordCxx : public ::testing::TestWithParam<std::string> {};
 
