@@ -373,11 +373,13 @@ void AddLabRecord(CLI::App& lab_command, int& status) {
 void AddDemo(CLI::App& lab_command, int& status) {
   auto output = std::make_shared<std::string>("demo");
   auto seconds = std::make_shared<double>(90);
+  auto network_flags = std::make_shared<NetworkFlags>();
   CLI::App* command = lab_command.add_subcommand("demo", "Record a guard in a small network, replay it on every allocator, show the report");
   command->add_option("--output", *output, "Folder for the trace and the report")->capture_default_str();
   command->add_option("--seconds", *seconds, "How long to record")->check(CLI::Range(10.0, 100000.0))->capture_default_str();
+  network_flags->Add(*command);
   command->footer("Example:\n  heaptape lab demo --output build/demo");
-  command->callback([output, seconds, &status] {
+  command->callback([output, seconds, network_flags, &status] {
     CatchLabInterrupts();
     std::error_code error;
     std::filesystem::create_directories(*output, error);
@@ -385,7 +387,7 @@ void AddDemo(CLI::App& lab_command, int& status) {
       status = Fail(absl::FailedPreconditionError(absl::StrCat(*output, ": cannot create: ", error.message(), "; choose another --output")));
       return;
     }
-    NetworkFlags network;
+    NetworkFlags network = *network_flags;
     network.options.directory = *output + "/network";
     const std::string tape = *output + "/guard.tape";
     Teller teller;
