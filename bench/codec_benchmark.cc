@@ -75,7 +75,7 @@ std::uint64_t Make(const std::string& path, std::uint64_t longest_lifetime, cons
 }
 
 void SetPerEvent(benchmark::State& state, std::uint64_t events, const Folder& folder) {
-  SetNsPerEvent(state, events);
+  SetTimePerEvent(state, events);
   SetBytesPerEvent(state, folder, events);
   state.counters["events_per_second"] =
       benchmark::Counter(static_cast<double>(events), benchmark::Counter::kIsIterationInvariantRate);

@@ -150,33 +150,39 @@ class Programs:
                     file.write(f"word{state % 40000} ")
         return path
 
-    def all(self):
-        """Name -> (command, environment, client); only of programs that are installed."""
+    def all(self, chosen):
+        """Name -> (command, environment, client); only of programs that are installed, and of the chosen ones if any are."""
         found = {}
 
-        def add(name, command, environment=None, client=None):
+        def add(name, make, environment=None, client=None):
+            if chosen and name not in chosen:
+                return
+            command = make()
             program = command[0] if os.path.isabs(command[0]) else shutil.which(command[0], path="/usr/bin:/bin")
             if program and os.path.exists(program):
                 found[name] = ([program, *command[1:]], environment or {}, client)
             else:
                 print(f"fidelity: {name} is not installed and left out", file=sys.stderr)
 
-        cc1plus = subprocess.run(["g++", "-print-prog-name=cc1plus"], capture_output=True, text=True).stdout.strip()
+        add("cc1plus", self.compiler)
+        add("python", lambda: ["/usr/bin/python3", "-S", "-c", PYTHON_PROGRAM], {"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0"})
+        add("perl", lambda: ["perl", "-e", PERL_PROGRAM], {"PERL_HASH_SEED": "0"})
+        add("sqlite3", lambda: ["sqlite3", ":memory:", SQL_PROGRAM])
+        add("git", lambda: ["git", "-C", self.repository(), "-c", "core.pager=cat", "pack-objects", "--all", "--stdout", "--window=200",
+                            "--threads=1", "--no-reuse-delta", "--no-reuse-object"], {"HOME": self.folder, "GIT_CONFIG_NOSYSTEM": "1"})
+        add("xz -T2", lambda: ["xz", "-T2", "-2", "--block-size=2MiB", "-k", "-c", self.words()])
+        add("zstd -T2", lambda: ["zstd", "-q", "-T2", "-9", "-c", self.words()])
+        add("churn", lambda: [os.path.join(self.build, "bench", "churn")])
+        # Debian's redis needs libjemalloc itself; to put glibc before it, glibc is preloaded by name.
+        add("redis-server", lambda: ["redis-server", "--port", "0", "--unixsocket", self.path("redis.sock"), "--save", "", "--hz", "1",
+                                     "--activedefrag", "no", "--io-threads", "1"], {"LD_PRELOAD": LIBC}, self.redis_load)
+        return found
+
+    def compiler(self):
         source = self.path("program.ii")
         subprocess.run(["g++", "-std=c++17", "-E", self.path("program.cc", CXX_PROGRAM), "-o", source], check=True)
-        add("cc1plus", [cc1plus, "-quiet", "-O1", "-std=c++17", source, "-o", "/dev/null"])
-        add("python", ["/usr/bin/python3", "-S", "-c", PYTHON_PROGRAM], {"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0"})
-        add("perl", ["perl", "-e", PERL_PROGRAM], {"PERL_HASH_SEED": "0"})
-        add("sqlite3", ["sqlite3", ":memory:", SQL_PROGRAM])
-        add("git", ["git", "-C", self.repository(), "-c", "core.pager=cat", "pack-objects", "--all", "--stdout", "--window=200",
-                    "--threads=1", "--no-reuse-delta", "--no-reuse-object"], {"HOME": self.folder, "GIT_CONFIG_NOSYSTEM": "1"})
-        add("xz -T2", ["xz", "-T2", "-2", "--block-size=2MiB", "-k", "-c", self.words()])
-        add("zstd -T2", ["zstd", "-q", "-T2", "-9", "-c", self.words()])
-        add("churn", [os.path.join(self.build, "bench", "churn")])
-        # Debian's redis needs libjemalloc itself; to put glibc before it, glibc is preloaded by name.
-        add("redis-server", ["redis-server", "--port", "0", "--unixsocket", self.path("redis.sock"), "--save", "", "--hz", "1",
-                             "--activedefrag", "no", "--io-threads", "1"], {"LD_PRELOAD": LIBC}, self.redis_load)
-        return found
+        cc1plus = subprocess.run(["g++", "-print-prog-name=cc1plus"], check=True, capture_output=True, text=True).stdout.strip()
+        return [cc1plus, "-quiet", "-O1", "-std=c++17", source, "-o", "/dev/null"]
 
     def repository(self):
         path = self.path("repository")
@@ -272,10 +278,12 @@ def main():
     with tempfile.TemporaryDirectory(prefix="heaptape-fidelity-") as folder:
         keep = arguments.recordings or arguments.keep or folder
         os.makedirs(keep, exist_ok=True)
-        programs = Programs(build, folder).all()
-        chosen = arguments.programs.split(",") if arguments.programs else list(programs)
+        chosen = arguments.programs.split(",") if arguments.programs else []
+        programs = Programs(build, folder).all(chosen)
+        if missing := set(chosen) - set(programs):
+            sys.exit(f"fidelity: no program {', '.join(sorted(missing))} here")
         print(HEAD, flush=True)
-        for name in chosen:
+        for name in chosen or programs:
             command, own, client = programs[name]
             tape = os.path.join(keep, name.replace(" ", "") + ".tape")
             if not arguments.recordings:

@@ -82,6 +82,7 @@ def main():
             ("malloc/free, 1 thread", [loop, "1", "5000000"], ""),
             ("malloc/free, 1 thread, --stacks", [loop, "1", "5000000"], stacks),
             ("malloc/free, 3 threads", [loop, "3", "2000000"], ""),
+            ("malloc/free, 3 threads, --stacks", [loop, "3", "2000000"], stacks),
             ("cc1plus", compile_it, ""),
             ("cc1plus, --stacks", compile_it, stacks),
             ("cc1plus, --no-touched-pages", compile_it, "big_blocks=0"),

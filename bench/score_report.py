@@ -37,8 +37,10 @@ def tables(result):
                          [f"{replayed['ns_per_event']:.1f}"]
                          + [cell(recorders.get(name, {}).get("replay_ns_per_event"), "{:.1f}") for name in result.get("replaying_peers", [])]
                          + ["yes" if replayed["deterministic"] else "NO", cell(replayed.get("peak_against_live"), "{:.3f}")]))
-    found = [("The recorded program: CPU time, added CPU time and added peak memory against the bare run", cost),
-             ("The recordings, the writer beside the program, and replaying them", beside)]
+    found = []
+    if result["programs"]:
+        found = [("The recorded program: CPU time, added CPU time and added peak memory against the bare run", cost),
+                 ("The recordings, the writer beside the program, and replaying them", beside)]
     if result.get("engine"):
         found.append(("Replaying against a bare loop of the same calls, CPU ns per event",
                       [["allocator", "bare loop", "replay", "added"]]
@@ -123,6 +125,8 @@ def check(result, baseline):
                 slides.append(f"{name}: {key} was not measured")
             elif own[key] > most:
                 slides.append(f"{name}: {key} is {own[key]:.3f}, baseline {bound['value']:.3f}, at most {most:.3f}")
+    if not result.get("engine"):
+        slides.append("replay against a bare loop: was not measured")
     for name in bounds.keys() - {row["program"] for row in result["programs"]}:
         slides.append(f"{name}: was not measured")
     return slides

@@ -77,7 +77,7 @@ void Merge(benchmark::State& state) {
     }
     if (taken != events.size()) state.SkipWithError("not all came back");
   }
-  SetNsPerEvent(state, events.size());
+  SetTimePerEvent(state, events.size());
 }
 BENCHMARK(Merge)->ArgName("threads")->Arg(1)->Arg(3)->Arg(64)->Unit(benchmark::kMillisecond);
 
@@ -96,7 +96,7 @@ void MergeIdEncode(benchmark::State& state) {
     (*recording)->Drain();
     if (!(*recording)->Finish().ok() || (*recording)->counts().unknown_frees != 0) state.SkipWithError("not recorded");
   }
-  SetNsPerEvent(state, events.size());
+  SetTimePerEvent(state, events.size());
   SetBytesPerEvent(state, folder, kEvents);
 }
 BENCHMARK(MergeIdEncode)
@@ -120,7 +120,7 @@ void Encode(benchmark::State& state) {
     }
     if (!(*writer)->Finish().ok()) state.SkipWithError("not written");
   }
-  SetNsPerEvent(state, calls.size());
+  SetTimePerEvent(state, calls.size());
   SetBytesPerEvent(state, folder, kEvents);
 }
 BENCHMARK(Encode)->ArgNames({"live", "level"})->Args({1000, 3})->Args({100'000, 1})->Args({100'000, 3})->Args({100'000, 6})->Unit(benchmark::kMillisecond);

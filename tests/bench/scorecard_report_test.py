@@ -115,6 +115,11 @@ class Slides(unittest.TestCase):
         self.assertEqual(done.returncode, 3)
         self.assertIn(f"{gone}: was not measured", done.stderr)
 
+    def test_a_replay_that_was_not_measured_is_a_slide(self):
+        done = self.judge({**RESULT, "engine": None})
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("replay against a bare loop: was not measured", done.stderr)
+
     def test_the_committed_baseline_bounds_what_ci_runs(self):
         bounds = json.loads((SOURCE / "bench" / "baseline.json").read_text())["scales"]["smoke"]
         self.assertEqual(set(bounds), {"tight_loop", "churn_1", "churn_3", "python"})
