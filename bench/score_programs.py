@@ -86,7 +86,7 @@ def fixed_programs(build, folder, scale, chosen):
     add("tight_loop", [], lambda: Program("tight_loop", [load, "loop", "1", str(calls)], counts_calls=True))
     add("churn_1", [], lambda: Program("churn_1", [load, "churn", "1", str(calls // 2)], counts_calls=True))
     add("churn_3", [], lambda: Program("churn_3", [load, "churn", "3", str(calls // 2)], counts_calls=True))
-    rounds = {"smoke": 1, "quick": 4, "full": 25}[scale]
+    rounds = {"smoke": 1, "quick": 4, "full": 15}[scale]
     add("python", ["/usr/bin/python3"],
         lambda: Program("python", ["/usr/bin/python3", "-s", "-S", "-c", PYTHON_PROGRAM.format(rounds=rounds)],
                         {"PYTHONMALLOC": "malloc", "PYTHONHASHSEED": "0"}))
@@ -95,7 +95,7 @@ def fixed_programs(build, folder, scale, chosen):
     add("cc1plus", ["g++"], lambda: Program("cc1plus", translation_unit(folder, {"quick": 15, "full": 80}[scale])))
 
     def redis():
-        client = RedisLoad(folder, {"quick": 20_000, "full": 150_000}[scale])
+        client = RedisLoad(folder, {"quick": 20_000, "full": 110_000}[scale])
         return Program("redis", client.command(), client=client)
     add("redis", ["redis-server", "redis-benchmark"], redis)
     return found, missing
