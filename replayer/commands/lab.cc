@@ -144,6 +144,7 @@ absl::StatusOr<LoadedRun> RunUnderLoad(const NetworkState& network, const std::v
       next_check = gone() + 1;
       if (std::all_of(relays.begin(), relays.end(), [](const auto& relay) { return relay->Serving(); })) {
         std::vector<lab::RelayPorts> ports;
+        ports.reserve(relays.size());
         for (const auto& relay : relays) ports.push_back(relay->ports());
         run.load = lab::Load::Start(network, ports, load);
         load_start = gone();
