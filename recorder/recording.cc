@@ -14,6 +14,7 @@ namespace {
 constexpr std::uint16_t kUnseenThread = 0xffff;
 constexpr std::uint16_t kEndedThread = 0xfffe;
 constexpr std::uint32_t kNoSlot = ~0u;
+constexpr std::size_t kCachedObjects = 16 << 10;  // with fewer all that is read of them stays in the caches
 
 std::optional<Op> AllocationOp(RawOp op) {
   switch (op) {
@@ -70,6 +71,20 @@ void Recording::Touched(std::uint32_t number, std::vector<PageRange> ranges) {
 
 void Recording::Stack(std::uint32_t number, std::vector<StackFrame> frames) {
   stacks_[order_.Widen(number)] = std::move(frames);
+}
+
+void Recording::Prefetch(std::uint64_t address) {
+  live_.prefetch(address);
+  if (live_.size() < kCachedObjects) return;
+  const auto before = [this](std::uint32_t events) -> Soon& { return soon_[(soon_at_ - events) % soon_.size()]; };
+  soon_[++soon_at_ % soon_.size()] = {address, kNoSlot};
+  Soon& found = before(8);
+  if (const auto object = live_.find(found.address); object != live_.end()) {
+    found.slot = object->second;
+    __builtin_prefetch(&objects_[found.slot]);
+    writer_->PrefetchFree(found.slot);
+  }
+  writer_->PrefetchFreeNeighbours(before(15).slot);
 }
 
 void Recording::Mark(std::uint32_t number, std::uint64_t time_ns) {

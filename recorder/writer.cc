@@ -138,6 +138,10 @@ class Pool {
       if (closed && slot < kChunkEvents) __builtin_prefetch(&slots[slot]);
     };
     for (std::uint32_t slot = read; slot < read + kSlotsAhead; slot += 4) fetch(slot);
+    const std::uint32_t first_end = std::min(read + kPrefetchAhead, kOwnedEvents);
+    for (std::uint32_t slot = read; slot < first_end && __atomic_load_n(&slots[slot].first, __ATOMIC_ACQUIRE) != 0; ++slot) {
+      recording_->Prefetch(slots[slot].address());
+    }
     while (read < kOwnedEvents && __atomic_load_n(&slots[read].first, __ATOMIC_ACQUIRE) != 0) {
       fetch(read + kSlotsAhead);
       // What belongs to one event was published with its first slot.

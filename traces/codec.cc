@@ -146,7 +146,7 @@ std::uint32_t EventEncoder::Start(Op op, unsigned log2_alignment, std::uint64_t 
   return node - 1;
 }
 
-unsigned EventEncoder::Place(Node node, unsigned& far) const {
+unsigned EventEncoder::Place(Node node, unsigned& far) {
   const LiveList& list = state_.objects;
   Node after = list.next(state_.gap);
   if (after == node) return kPlaceAfter;
@@ -165,15 +165,20 @@ unsigned EventEncoder::Place(Node node, unsigned& far) const {
   const auto distance = static_cast<std::int32_t>(births_[node] - births_[before != LiveList::kEnd ? before : after]);
   const bool newer = distance > 0;
   constexpr std::int32_t kWorthWalking = 16 * kFarReach;
-  const unsigned reach = (newer ? distance : -distance) < kWorthWalking ? kFarReach : 8;
+  const bool near = (newer ? distance : -distance) < kWorthWalking;
+  // Where large sets die in no order each step of a walk waits for memory, and none arrives: most are then left out.
+  if (!near && luck_ == 0 && ++unwalked_ % 32 != 0) return kPlaceEscape;
+  const unsigned reach = near ? kFarReach : 8;
   Node at = newer ? after : before;
   for (unsigned i = 1; i < reach; ++i) {
     at = newer ? list.next(at) : list.prev(at);
     if (at != node) continue;
+    if (!near) luck_ = kLuck;
     if (i < 8) return (newer ? kPlaceAfter : kPlaceBefore) + i;
     far = kFarSteps + 2 * (i - 8) + (newer ? 0 : 1);
     return kPlaceFar;
   }
+  if (!near && luck_ > 0) --luck_;
   return kPlaceEscape;
 }
 

@@ -171,6 +171,17 @@ class EventEncoder {
   void Rare(const Event& event);
   void Mark(std::uint64_t steps);  // since the last mark
 
+  // Hints for a slot that is in use, ahead of its Free(): PrefetchNeighbours() some events after Prefetch().
+  void Prefetch(std::uint32_t slot) const {
+    state_.objects.Prefetch(slot + 1);
+    __builtin_prefetch(&births_[slot + 1]);
+  }
+  void PrefetchNeighbours(std::uint32_t slot) const {
+    if (!IsLive(slot)) return;
+    state_.objects.PrefetchNeighbours(slot + 1);
+    __builtin_prefetch(&births_[state_.objects.prev(slot + 1)]);
+  }
+
   std::size_t event_count() const { return columns_[kTokens].size() + mark_count_; }
   bool IsLive(std::uint32_t slot) const { return state_.objects.IsLive(slot + 1); }
   const LiveList& objects() const { return state_.objects; }
@@ -185,7 +196,7 @@ class EventEncoder {
  private:
   void Request(RequestKey key, std::uint16_t thread);
   // How a live object is named; sets `far` for kPlaceFar.
-  unsigned Place(LiveList::Node node, unsigned& far) const;
+  unsigned Place(LiveList::Node node, unsigned& far);
   void PutPlace(unsigned place, unsigned far, std::uint32_t slot);
   void Token(unsigned token, std::uint16_t thread) {
     columns_[kTokens].push_back(static_cast<std::uint8_t>(token));
@@ -198,6 +209,9 @@ class EventEncoder {
   void ClearIndex();
 
   CodecState state_;
+  static constexpr unsigned kLuck = 64;
+  unsigned luck_ = kLuck;        // so many walks to objects born long before or after may find nothing in a row
+  std::uint32_t unwalked_ = 0;
   std::vector<std::uint32_t> births_;  // by node: objects started before it, modulo 2^32
   std::uint32_t next_birth_ = 0;
   std::array<std::vector<std::uint8_t>, kColumnCount> columns_;

@@ -63,6 +63,15 @@ class Writer final : public TraceWriter {
     return slot;
   }
 
+  void PrefetchFree(std::uint32_t slot) const override {
+    if (slot >= objects_.size()) return;
+    __builtin_prefetch(&objects_[slot]);
+    encoder_.Prefetch(slot);
+  }
+  void PrefetchFreeNeighbours(std::uint32_t slot) const override {
+    if (slot < objects_.size()) encoder_.PrefetchNeighbours(slot);
+  }
+
   void Free(std::uint32_t slot, std::uint16_t thread) override {
     if (!Ready() || !CheckLive(slot)) return;
     encoder_.Free(slot, thread);

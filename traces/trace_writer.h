@@ -48,6 +48,10 @@ class TraceWriter {
   // A successful allocation; `op` is one for which StartsObject() holds (kRealloc means realloc(NULL, n)).
   // Returns the new object's slot.
   virtual std::uint32_t Allocate(Op op, std::uint64_t size_bytes, std::uint64_t alignment, std::uint16_t thread) = 0;
+  // Hints that a Free() of `slot` will come soon: with a large live set what that reads is fetched meanwhile. The second
+  // follows some events after the first. Any number will do.
+  virtual void PrefetchFree(std::uint32_t slot) const { (void)slot; }
+  virtual void PrefetchFreeNeighbours(std::uint32_t slot) const { (void)slot; }
   // `slot` must be live.
   virtual void Free(std::uint32_t slot, std::uint16_t thread) = 0;
   virtual void Reallocate(Op op, std::uint32_t slot, std::uint64_t size_bytes, std::uint16_t thread) = 0;
