@@ -162,6 +162,16 @@ std::uint32_t PopChunk(Region* region) {
   return kNoChunk;
 }
 
+// Threads wait at the same time: of a wait only what no other that ended before has covered.
+void CountHeld(Region* region, std::uint64_t start, std::uint64_t end) {
+  std::uint64_t until = region->held_until.load(memory_order_relaxed);
+  while (end > until) {
+    if (!region->held_until.compare_exchange_weak(until, end, memory_order_relaxed)) continue;
+    region->held_ns.fetch_add(end - (start > until ? start : until), memory_order_relaxed);
+    return;
+  }
+}
+
 constexpr std::uint64_t kWorthwhileWait = 3'000'000;
 
 // kNoChunk: recording has ended.
@@ -185,6 +195,7 @@ std::uint32_t TakeChunk(Region* region) {
     if (chunk != kNoChunk) break;
     if (waited > options.max_wait_ns) EndRecording(region, EndReason::kWaitedTooLong);
   }
+  CountHeld(region, start, start + waited);
   const std::uint64_t total = region->wait_ns.fetch_add(waited, memory_order_relaxed) + waited;
   if (options.max_total_wait_ns && total > options.max_total_wait_ns) {
     EndRecording(region, EndReason::kWaitedTooMuch);

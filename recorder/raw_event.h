@@ -172,7 +172,9 @@ struct Region {
   std::atomic<std::uint32_t> threads;      // ever seen
 
   alignas(64) std::atomic<std::uint64_t> waits;  // for a free chunk
-  std::atomic<std::uint64_t> wait_ns;
+  std::atomic<std::uint64_t> wait_ns;            // of all threads
+  std::atomic<std::uint64_t> held_ns;            // in which any thread waited
+  std::atomic<std::uint64_t> held_until;         // what ended by then is in held_ns
   std::atomic<std::uint64_t> big_waits;          // for the writer to look at a big block's pages
   std::atomic<std::uint64_t> big_wait_ns;
   std::atomic<std::uint64_t> big_skipped;        // not waited for: the budget was spent

@@ -413,7 +413,7 @@ class Writer {
       const std::uint32_t number = region_->number.load(std::memory_order_acquire);
       const std::uint64_t now = Now() - start_ns_;
       if (now - last_mark >= mark_interval) {
-        recording_->Mark(number, now);
+        recording_->Mark(number, Clock());
         last_mark = now;
       }
       const bool last_look = region_->last_look_asked.load(std::memory_order_acquire) > region_->last_look_done.load();
@@ -447,6 +447,15 @@ class Writer {
   }
 
  private:
+  // The recording's time: since its start, and without what the program was held up for the writer. Allocators give
+  // memory back by time, and the program that is not recorded does not wait. Never goes back.
+  std::uint64_t Clock() {
+    const std::uint64_t passed = Now() - start_ns_;
+    const std::uint64_t held = region_->held_ns.load(std::memory_order_relaxed);
+    if (passed > held) clock_ns_ = std::max(clock_ns_, passed - held);
+    return clock_ns_;
+  }
+
   void Attach() {
     pool_ = std::make_unique<Pool>(region_, memory_.get(), modules_.get(), recording_.get());
     recording_->set_modules(&modules_->seen());
@@ -508,7 +517,7 @@ class Writer {
     generation_ = 1;
     provisional_forks_ = 0;
     start_ns_ = Now();
-    last_flush_ = next_second_ = next_mappings_ = next_look_ = next_reclaim_ = published_ns_ = published_events_ = gap_number_ = 0;
+    clock_ns_ = last_flush_ = next_second_ = next_mappings_ = next_look_ = next_reclaim_ = published_ns_ = published_events_ = gap_number_ = 0;
     Attach();
     region_->writer_pid.store(getpid());
     region_->writer_state.store(WriterState::kRunning, std::memory_order_release);
@@ -632,7 +641,7 @@ class Writer {
     }
     if (now < next_second_) return true;
     next_second_ = now + kSecond;
-    recording_->RotateIfDue(now);
+    recording_->RotateIfDue(Clock());
     SampleMemory(now);
     if (now >= next_look_) {
       const std::uint64_t before = Now();
@@ -667,7 +676,7 @@ class Writer {
     std::optional<ResidentSample> sample = memory_->Sample(recording_->pages(), with_mappings);
     if (with_mappings) next_mappings_ = now + std::max<std::uint64_t>(kSecond, 100 * (Now() - before)) - kMillisecond;
     if (!sample) return;
-    sample->time_ns = now;
+    sample->time_ns = Clock();
     recording_->Resident(*sample);
   }
 
@@ -750,8 +759,7 @@ class Writer {
   void Finish() {
     if (recording_->status().ok()) {
       ReadToTheEnd();
-      const std::uint64_t now = Now() - start_ns_;
-      recording_->Mark(static_cast<std::uint32_t>(recording_->order().next_number()), now);
+      recording_->Mark(static_cast<std::uint32_t>(recording_->order().next_number()), Clock());
       recording_->Drain();
     }
     if (OwnSlot().role.load() == ProcessRole::kMain) recording_->set_final_path(region_->output);
@@ -791,6 +799,7 @@ class Writer {
   ControlBlock* control_ = nullptr;
   std::uint32_t generation_ = 1;
   std::uint64_t start_ns_ = 0;
+  std::uint64_t clock_ns_ = 0;
   std::uint64_t gap_number_ = 0;
   std::uint64_t gap_since_ = 0;
   std::uint64_t gap_polls_ = 0;

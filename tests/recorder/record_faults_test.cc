@@ -141,6 +141,23 @@ TEST(RecordFaults, WriterStoppedMakesTheProgramWaitNoLongerThanItMay) {
   EXPECT_TRUE(ReadAndCheck(folder.File("x.tape")).summary.complete);
 }
 
+TEST(RecordFaults, TimeInWhichTheProgramWaitedForTheWriterIsNotRecorded) {
+  TemporaryFolder folder;
+  Running running(folder, "--max-wait 30s -o " + folder.File("x.tape"), Busy(4000));
+  pid_t program, writer;
+  ASSERT_TRUE(running.Find(&program, &writer));
+  kill(writer, SIGSTOP);
+  std::this_thread::sleep_for(std::chrono::milliseconds(1900));
+  kill(writer, SIGCONT);
+  EXPECT_EQ(running.Wait(), 0);
+  const ReadTrace trace = ReadAndCheck(folder.File("x.tape"));
+  EXPECT_TRUE(trace.summary.complete);
+  EXPECT_EQ(trace.summary.lost_events, 0u);
+  // The program runs for four seconds by the clock; it fills the pool in a fraction of one, and waits for the rest.
+  EXPECT_LT(trace.summary.duration_ns, 3'600'000'000u);
+  EXPECT_GT(trace.summary.duration_ns, 1'000'000'000u);
+}
+
 TEST(RecordFaults, FolderRemoved) {
   TemporaryFolder folder;
   std::filesystem::create_directory(folder.File("gone"));
