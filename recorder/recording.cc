@@ -235,6 +235,10 @@ void Recording::Allocate(const OrderedEvent& event, Op op, std::uint16_t thread,
     FreeSlot(place->second, address, thread);
   }
   const std::uint32_t slot = writer_->Allocate(op, size, alignment, thread);
+  if (slot == kNoSlot) {  // nothing more is written: the disk is full, or a limit reached
+    live_.erase(place);
+    return;
+  }
   place->second = slot;
   SetObject(slot, op, size, event.align_log2);
   pages_.Mark(address);
@@ -369,6 +373,7 @@ absl::Status Recording::BeginWithLiveSet() {
     if (!object.alive) continue;
     const std::uint64_t alignment = object.align_log2 ? std::uint64_t{1} << object.align_log2 : 0;
     moved[slot] = writer_->Allocate(static_cast<Op>(object.op), object.size, alignment, 0);
+    if (moved[slot] == kNoSlot) return writer_->status();
     if (moved[slot] >= objects.size()) objects.resize(moved[slot] + 1);
     objects[moved[slot]] = object;
   }

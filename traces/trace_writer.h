@@ -46,7 +46,7 @@ class TraceWriter {
   virtual ~TraceWriter() = default;
 
   // A successful allocation; `op` is one for which StartsObject() holds (kRealloc means realloc(NULL, n)).
-  // Returns the new object's slot.
+  // Returns the new object's slot, ~0u where nothing more is written (status()).
   virtual std::uint32_t Allocate(Op op, std::uint64_t size_bytes, std::uint64_t alignment, std::uint16_t thread) = 0;
   // Hints that a Free() of `slot` will come soon: with a large live set what that reads is fetched meanwhile. The second
   // follows some events after the first. Any number will do.

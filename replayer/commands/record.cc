@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
@@ -131,10 +132,17 @@ int Run(const RecordArguments& arguments) {
   if (options.recorder.privacy_level >= 2) {
     options.recorder.time_resolution_ns = std::max<std::uint64_t>(options.recorder.time_resolution_ns, 1'000'000'000);
   }
+  const auto start = std::filesystem::file_time_type::clock::now();
   const absl::StatusOr<LaunchResult> result = RunRecorded(arguments.command, options);
   if (!result.ok()) return Fail(result.status());
+  std::error_code no_file;
+  const std::string left = result->output + ".part";
+  const auto written = std::filesystem::last_write_time(left, no_file);
   if (result->recorded) {
     Tell(*result, arguments.verbose);
+  } else if (!no_file && written >= start) {
+    std::fprintf(stderr, "heaptape: %s: the recording's writer ended before it had finished: it was killed. What it had written "
+                 "until then can be used; heaptape verify says how far it goes.\n", left.c_str());
   } else {
     std::fprintf(stderr, "heaptape: %s: nothing was recorded.\n", arguments.command[0].c_str());
   }

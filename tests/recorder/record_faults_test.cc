@@ -123,6 +123,7 @@ TEST(RecordFaults, WriterKilledLeavesTheProgramAloneAndAReadableFile) {
   kill(writer, SIGKILL);
   EXPECT_EQ(running.Wait(), 1) << "the program's own 0 does not hide that the recording failed";
   EXPECT_THAT(running.Output(), HasSubstr("busy: done"));
+  EXPECT_THAT(running.Output(), HasSubstr("x.tape.part: the recording's writer ended before it had finished"));
   const ReadTrace trace = ReadAndCheck(folder.File("x.tape.part"));
   EXPECT_FALSE(trace.summary.complete);
   EXPECT_GT(trace.summary.event_count, 100u);
@@ -199,8 +200,8 @@ TEST(RecordFaults, DiskFull) {
   Running running(folder, "--min-free 1 -o " + mount_point + "/x.tape", Busy(4000));
   running.Wait();
   EXPECT_THAT(running.Output(), HasSubstr("busy: done"));
-  const std::string tape = mount_point + "/x.tape";
-  EXPECT_GT(ReadAndCheck(Exists(tape) ? tape : tape + ".part").summary.event_count, 0u);
+  EXPECT_THAT(running.Output(), HasSubstr("recording ended before the program did"));
+  EXPECT_GT(ReadAndCheck(mount_point + "/x.tape").summary.event_count, 0u);
   umount2(mount_point.c_str(), MNT_DETACH);
 }
 
