@@ -71,7 +71,9 @@ class Reader final : public TraceReader {
     resolution_ns_ = std::max<std::uint64_t>(info_.time_resolution_ns, 1);
     summary_.duration_ns = last_step_ * resolution_ns_;
     Digest();
-    decoder_.objects().Expect(std::min(summary_.peak_live_objects, kExpectedAtMost) + format::kMaxBlockEvents);
+    // Nor more than the blocks that are there can start: opening a small trace takes little.
+    decoder_.objects().Expect(std::min({summary_.peak_live_objects, kExpectedAtMost, readable_events_}) +
+                              std::min<std::uint64_t>(readable_events_, format::kMaxBlockEvents));
     offset_ = format::kFileHeadBytes;
     return absl::OkStatus();
   }
@@ -269,6 +271,7 @@ class Reader final : public TraceReader {
           break;
         case BlockKind::kEvents:
           if (fields.event_count == 0) break;
+          readable_events_ += fields.event_count;
           if (!lost && (!good || fields.first_event != expected_event)) lost = true;
           if (!lost) expected_event = fields.first_event + fields.event_count;
           break;
@@ -506,6 +509,7 @@ class Reader final : public TraceReader {
   std::uint64_t last_step_ = 0;
   std::uint64_t touch_digest_ = 0;
   std::uint64_t recorded_lost_ = 0;
+  std::uint64_t readable_events_ = 0;  // at most
   std::vector<Place> checkpoints_;
   std::map<std::uint64_t, std::vector<std::uint8_t>> repaired_;  // blocks by offset; in the file they are damaged
   bool payloads_checked_ = false;  // Repair() found nothing to repair and every payload whole
