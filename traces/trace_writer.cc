@@ -335,6 +335,7 @@ class Writer final : public TraceWriter {
   bool CheckpointMayBeDue() const {
     return options_.checkpoint_interval_events != 0 &&
            first_event_ - checkpoint_event_ >= options_.checkpoint_interval_events &&
+           (options_.expected_events == 0 || first_event_ + options_.checkpoint_interval_events <= options_.expected_events) &&
            encoder_.objects().slot_count() <= format::kMaxCheckpointSlots &&
            CheckpointIsWorth(checkpoint_slot_bytes_ * static_cast<double>(encoder_.objects().slot_count()));
   }

@@ -30,6 +30,8 @@ struct TraceWriterOptions {
   double checkpoint_bytes_per_event = 0.01;
   // ... and whatever it takes after so many events: damage that parity cannot repair never costs more.
   std::uint64_t checkpoint_limit_events = 64u << 20;
+  // Of the whole trace, where that is known: a checkpoint with less than an interval behind it serves no one.
+  std::uint64_t expected_events = 0;
   bool parity = true;                         // blocks from which one damaged block among many is repaired
   std::uint64_t file_size_limit_bytes = 0;    // 0: none; at the limit the trace ends as if finished
   unsigned file_mode = 0600;

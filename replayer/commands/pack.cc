@@ -21,8 +21,9 @@ struct Arguments {
 absl::Status Pack(const Arguments& arguments) {
   auto reader = TraceReader::Open(arguments.input);
   if (!reader.ok()) return reader.status();
-  const absl::Status copied = CopyTrace(**reader, arguments.output, arguments.force, (*reader)->info(),
-                                        PackedOptions(arguments.level), {});
+  TraceWriterOptions options = PackedOptions(arguments.level);
+  options.expected_events = (*reader)->summary().event_count;
+  const absl::Status copied = CopyTrace(**reader, arguments.output, arguments.force, (*reader)->info(), options, {});
   if (!copied.ok()) return copied;
   auto packed = TraceReader::Open(arguments.output);
   if (!packed.ok()) return packed.status();

@@ -303,6 +303,29 @@ TEST_F(TraceFileTest, CheckpointsComeHoweverManyObjectsLive) {
   EXPECT_TRUE(ReadAll(**reader) == program.events());
 }
 
+TEST_F(TraceFileTest, NoCheckpointComesWhereTheKnownEndIsNear) {
+  const auto checkpoints = [this](std::uint64_t expected_events) -> std::uint64_t {
+    TraceWriterOptions options;
+    options.block_events = 100;
+    options.checkpoint_interval_events = 1000;
+    options.checkpoint_limit_events = 1000;
+    options.expected_events = expected_events;
+    auto writer = Create(options);
+    RandomProgram program(*writer, 1'000'000);
+    program.Run(3500, 0, 20);
+    EXPECT_TRUE(writer->Finish().ok());
+    auto reader = TraceReader::Open(path_);
+    if (!reader.ok()) return ~0u;
+    EXPECT_TRUE(ReadAll(**reader) == program.events());
+    return (*reader)->summary().checkpoint_count;
+  };
+  const std::uint64_t unknown = checkpoints(0);
+  EXPECT_GE(unknown, 3u);
+  // The last one would have less than an interval behind it.
+  EXPECT_EQ(checkpoints(1000 * unknown + 500), unknown - 1);
+  EXPECT_EQ(checkpoints(1500), 0u);
+}
+
 TEST_F(TraceFileTest, ReadingStartsAtACheckpoint) {
   TraceWriterOptions options;
   options.block_events = 1000;
