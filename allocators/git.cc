@@ -255,8 +255,10 @@ absl::StatusOr<std::unique_ptr<GitBisection>> GitBisection::Start(const GitMirro
   if (old_term != "good" || new_term != "bad") {
     arguments.insert(arguments.end(), {"--term-old=" + old_term, "--term-new=" + new_term});
   }
-  arguments.insert(arguments.end(), {new_hash, old_hash});
   if (absl::Status started = bisection->Run(arguments); !started.ok()) return started;
+  // Each end by a line of its own: `git bisect replay` stops after a `start` with ends that wants a merge base tested.
+  if (absl::Status ended = bisection->Apply(new_hash, Mark::kNew); !ended.ok()) return ended;
+  if (absl::Status ended = bisection->Apply(old_hash, Mark::kOld); !ended.ok()) return ended;
   return bisection;
 }
 

@@ -88,6 +88,15 @@ class BisectHistoryTest : public ::testing::Test {
     return BisectHistory(*mirror, *measurer_, options);
   }
 
+  // What git says to a log in another clone.
+  std::string Replayed(const std::string& log) {
+    std::ofstream(folder_ / "log") << log;
+    TestRepository other(folder_ / "other");
+    other.Git({"fetch", "-q", repository_.path(), "+refs/tags/*:refs/tags/*"});
+    other.Git({"checkout", "-q", "v1"});
+    return other.Git({"bisect", "replay", folder_ / "log"});
+  }
+
   TemporaryFolder folder_;
   TestRepository repository_;
   std::unique_ptr<FileMeasurer> measurer_;
@@ -147,12 +156,7 @@ TEST_F(BisectHistoryTest, WhatWasTakenBackOnAnotherLineAndCameAgainIsFoundWhereI
 TEST_F(BisectHistoryTest, LogReplaysInAnotherClone) {
   const auto result = Run({.good = "v1", .bad = "v2"});
   ASSERT_TRUE(result.ok()) << result.status();
-  std::ofstream(folder_ / "log") << result->log;
-  TestRepository other(folder_ / "other");
-  other.Git({"fetch", "-q", repository_.path(), "main"});
-  other.Git({"checkout", "-q", "FETCH_HEAD"});
-  EXPECT_THAT(other.Git({"bisect", "replay", folder_ / "log"}),
-              HasSubstr(repository_.hash("culprit") + " is the first bad commit"));
+  EXPECT_THAT(Replayed(result->log), HasSubstr(repository_.hash("culprit") + " is the first bad commit"));
 }
 
 TEST_F(BisectHistoryTest, FirstGoodFindsTheFix) {
@@ -162,6 +166,7 @@ TEST_F(BisectHistoryTest, FirstGoodFindsTheFix) {
   EXPECT_EQ(result->first->commit.subject, "fix");
   EXPECT_EQ(result->before->commit.subject, "c1");
   EXPECT_EQ(result->first->judgement, Judgement::kGood);
+  EXPECT_THAT(Replayed(result->log), HasSubstr(repository_.hash("fix") + " is the first fixed commit"));
   EXPECT_EQ(result->before->judgement, Judgement::kBad);
   EXPECT_THAT(result->log, HasSubstr("--term-new=fixed"));
 }
@@ -238,6 +243,7 @@ TEST_F(BisectHistoryTest, GoodOnAnotherLineThanBad) {
   ASSERT_EQ(result->end, Bisection::End::kFound);
   EXPECT_EQ(result->first->commit.subject, "culprit");
   EXPECT_EQ(measurer_->asked[2], "a1");  // where the lines part
+  EXPECT_THAT(Replayed(result->log), HasSubstr(repository_.hash("culprit") + " is the first bad commit"));
 }
 
 TEST_F(BisectHistoryTest, TroubleThatIsNoCommitsFaultEndsTheWalk) {
