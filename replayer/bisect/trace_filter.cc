@@ -120,7 +120,8 @@ class Filter {
   FilteredTrace Finish() {
     if (!began_) Begin();
     if (pending_time_.has_value()) WriteTime();
-    return {.events = writer_.event_count(),
+    return {.events_read = 0,
+            .events = writer_.event_count(),
             .objects = writer_.object_count(),
             .threads = threads_written_,
             .duration_ns = written_time_,
@@ -317,6 +318,7 @@ absl::StatusOr<FilteredTrace> FilterTrace(const std::string& input, const std::s
   absl::StatusOr<std::unique_ptr<TraceWriter>> writer = TraceWriter::Create(output, ReducedInfo((*reader)->info()));
   if (!writer.ok()) return writer.status();
   Filter state(filter, **writer, *touched);
+  std::uint64_t events_read = 0;
   for (bool more = true; more;) {
     if (cancelled != nullptr && *cancelled) {
       writer->reset();
@@ -329,11 +331,17 @@ absl::StatusOr<FilteredTrace> FilterTrace(const std::string& input, const std::s
     ObjectNumbers objects(*block);
     for (std::size_t i = 0; i < block->events.size() && more; ++i) {
       const Event& event = block->events[i];
+      if (event.op == Op::kLost && !(*reader)->damage().empty()) {
+        more = false;
+        break;
+      }
+      ++events_read;
       const std::uint64_t object = StartsObject(event) ? objects.Take(i) : 0;
       more = state.Take(event, object, object < lifetimes.size() ? lifetimes[object] : kLivesOn);
     }
   }
   FilteredTrace result = state.Finish();
+  result.events_read = events_read;
   if (absl::Status finished = (*writer)->Finish(); !finished.ok()) return finished;
   result.file_bytes = (*writer)->bytes_written();
   return result;

@@ -37,6 +37,7 @@ struct TraceFilter {
 };
 
 struct FilteredTrace {
+  std::uint64_t events_read = 0;  // of the input: up to the end of the kept stretch, or to damage, where a replay ends too
   std::uint64_t events = 0;       // all that is in the new trace
   std::uint64_t objects = 0;
   std::uint64_t threads = 0;      // ever started, the first included

@@ -138,9 +138,9 @@ int RunReduce(ReduceArguments arguments) {
     std::fprintf(stderr, "heaptape: interrupted\n");
     return kExitFailed;
   }
-  if (reduction->original.events < trace->report.trace.events) {
+  if (reduction->original.events_read < trace->report.trace.events) {
     std::fprintf(stderr, "heaptape: %s: is damaged; reduced from its first %s of %s events\n", arguments.judge.trace.c_str(),
-                 std::to_string(reduction->original.events).c_str(), std::to_string(trace->report.trace.events).c_str());
+                 std::to_string(reduction->original.events_read).c_str(), std::to_string(trace->report.trace.events).c_str());
   }
   const std::string text =
       arguments.format == "json"

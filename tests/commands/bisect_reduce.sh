@@ -7,6 +7,7 @@ for commit in v1 v2; do
 done
 heaptape reduce trace.tape --bad ./v2.so --good ./v1.so -o small.tape --max-steps 30 -f json > reduction.json 2>steps.txt; echo "-> $?"
 heaptape reduce trace.tape --bad ./v2.so --good ./v1.so -o again.tape --max-steps 30 >/dev/null 2>&1; echo "-> $?"
+grep -c 'is damaged' steps.txt
 cmp small.tape again.tape && echo "the same each time"
 heaptape replay small.tape -a ./v1.so -a ./v2.so -f json > replay.json 2>/dev/null
 python3 - <<'PYTHON'

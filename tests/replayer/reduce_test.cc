@@ -139,6 +139,18 @@ TEST_F(TraceFilterTest, WithoutAFilterTheCallsAreTheSame) {
   EXPECT_EQ(after.info.start_unix_seconds, 0u);
 }
 
+TEST_F(TraceFilterTest, WhatIsLeftOutForSayingNothingIsReadAllTheSame) {
+  auto writer = Writer(input_);
+  const std::uint32_t block = writer->Allocate(Op::kMalloc, 100, 0, 0);
+  for (std::uint64_t tick = 1; tick <= 5; ++tick) writer->Time(tick * kMillisecond);
+  writer->Free(block, 0);
+  ASSERT_TRUE(writer->Finish().ok());
+  const auto result = FilterTrace(input_, folder_ / "out.tape", {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->events_read, 7u);
+  EXPECT_EQ(result->events, 4u);  // the first and the last mark
+}
+
 TEST_F(TraceFilterTest, ACutInTimeBeginsWithTheLiveSet) {
   const Story story = Filtered({.from_ns = 5'000 * kMillisecond, .to_ns = 7'500 * kMillisecond});
   EXPECT_EQ(story.duration_ns, 2'500 * kMillisecond);
