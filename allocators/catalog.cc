@@ -107,6 +107,11 @@ std::string UpperCase(std::string text) {
   return text;
 }
 
+bool IsVariable(const std::string& name) {
+  return std::isdigit(static_cast<unsigned char>(name.front())) == 0 &&
+         std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) != 0 || c == '_'; });
+}
+
 // The name by which the library itself knows a tunable.
 std::string DeliveredName(const Family& family, const std::string& tunable) {
   return family.delivery == TunableDelivery::kList ? family.tunable_name_prefix + tunable : tunable;
@@ -189,10 +194,18 @@ absl::StatusOr<ResolvedAllocator> ResolvePath(const AllocatorSpecification& spec
       return allocator;
     }
   }
-  if (!specification.tunables.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(specification.path, ": is of no known family, so its tunables are not known; ",
-                                                   "set them in the environment instead"));
+  // Nobody knows its tunables: what is given are variables of its environment. Those of the loader would act on the worker.
+  for (const auto& [name, value] : specification.tunables) {
+    if (!IsVariable(name) || name.rfind("LD_", 0) == 0) {
+      return absl::InvalidArgumentError(absl::StrCat(specification.path, ": is of no known family, so \"", name, "\" would be a variable of its environment, ",
+                                                     "which it cannot be; write ", specification.path, ":NAME=VALUE, and no LD_ variable"));
+    }
+    if (std::any_of(allocator.tunables.begin(), allocator.tunables.end(), [&name = name](const auto& given) { return given.first == name; })) {
+      return absl::InvalidArgumentError(absl::StrCat(specification.path, ": tunable \"", name, "\" is given twice"));
+    }
+    allocator.tunables.emplace_back(name, value);
   }
+  allocator.environment = allocator.tunables;
   if (const auto facts = AskLibrary(allocator, nullptr, {.cache_folder = cache_folder}); !facts.ok()) return facts.status();
   return allocator;
 }

@@ -33,8 +33,14 @@ std::size_t EditDistance(const std::string& from, const std::string& to) {
   return row.back();
 }
 
-// Where the tunables begin: the last ':' that is followed by a name and '=', so that a path may hold colons.
+// Where the tunables begin: the first ':' that is followed by a name and '=', so that paths and values may hold colons, else
+// the first one behind the path.
 std::optional<std::size_t> TunablesBegin(const std::string& text) {
+  for (std::size_t colon = text.find(':'); colon != std::string::npos; colon = text.find(':', colon + 1)) {
+    const auto end = std::find_if_not(text.begin() + static_cast<std::ptrdiff_t>(colon) + 1, text.end(),
+                                      [](unsigned char c) { return std::isalnum(c) != 0 || c == '_'; });
+    if (end != text.end() && *end == '=' && text[colon + 1] != '=') return colon;
+  }
   const std::size_t last_slash = text.rfind('/');
   const std::size_t colon = text.find(':', last_slash == std::string::npos ? 0 : last_slash);
   if (colon == std::string::npos) return std::nullopt;

@@ -198,5 +198,15 @@ TEST(Catalog, APathIsTakenAsItIs) {
   EXPECT_THAT(std::string(absent.status().message()), HasSubstr("./no/such.so"));
 }
 
+TEST(Catalog, WhatIsGivenToALibraryOfNoFamilyIsItsEnvironment) {
+  const std::string path = HEAPTAPE_FAULTY_FOLDER "/libfaulty_errno.so";
+  const ResolvedAllocator library = Only(path + ":FAULTY_LEVEL=3,other=a");
+  EXPECT_THAT(library.environment, ElementsAre(Pair("FAULTY_LEVEL", "3"), Pair("other", "a")));
+  EXPECT_EQ(library.DisplayName(), "libfaulty_errno.so FAULTY_LEVEL=3 other=a");
+  for (const char* wrong : {"LD_PRELOAD=/x.so", "A B=1", "2=1", "A=1,A=2"}) {
+    EXPECT_EQ(ResolveAllocators(path + ":" + wrong).status().code(), absl::StatusCode::kInvalidArgument) << wrong;
+  }
+}
+
 }  // namespace
 }  // namespace heaptape

@@ -17,6 +17,8 @@
 #undef memalign
 #undef malloc
 
+#include <stdlib.h>
+
 #if defined(FAULT_CALLOC)
 EXPORT void* calloc(size_t count, size_t size) {
   char* block = sound_calloc(count, size);
@@ -36,7 +38,7 @@ EXPORT void* memalign(size_t alignment, size_t size) {
 #elif defined(FAULT_ERRNO)
 EXPORT void* malloc(size_t size) {
   void* block = sound_malloc(size);
-  if (block == NULL) errno = 0;
+  if (block == NULL && getenv("FAULTY_KEEPS_ERRNO") == NULL) errno = 0;
   return block;
 }
 #elif defined(FAULT_FORWARD)
@@ -45,7 +47,6 @@ EXPORT void* malloc(size_t size) { return __libc_malloc(size); }
 #elif defined(FAULT_INTRUDE)
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 // As soon as it is loaded: a file, by itself and by another program.
 __attribute__((constructor)) static void Intrude(void) {

@@ -31,6 +31,10 @@ TEST(AllocatorSpecification, TakesPathsWithTunables) {
   const auto bare = ParseSpecification("libfoo.so");
   ASSERT_TRUE(bare.ok());
   EXPECT_EQ(bare->path, "libfoo.so");
+  const auto environment = ParseSpecification("/opt/libfoo.so:FOO_FILE=/etc/foo:x=1");
+  ASSERT_TRUE(environment.ok());
+  EXPECT_EQ(environment->path, "/opt/libfoo.so");
+  EXPECT_THAT(environment->tunables, ElementsAre(Pair("FOO_FILE", "/etc/foo:x=1")));
 }
 
 TEST(AllocatorSpecification, RefusesHalfTunablesAndEmptyNames) {
