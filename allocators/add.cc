@@ -132,7 +132,7 @@ absl::StatusOr<AddResult> Adding::Take(const PrivateApt& apt, const PackageVersi
     if (stored.library_path.empty() && stored.loader_path.empty()) {
       return absl::NotFoundError(absl::StrCat("the package ", what, " of Debian ", package.release, " has no library of ", family_.name));
     }
-    absl::Status verified = VerifyStored(stored, family_, UpstreamVersion(package.version), request_.cancelled);
+    absl::Status verified = VerifyStored(stored, family_, UpstreamVersion(package.version), request_.talk, request_.cancelled);
     if (!verified.ok() && WantsNewerRuntime(verified) && stored.loader_path.empty()) {
       if (request_.talk) request_.talk(absl::StrCat(what, " needs a newer C library than this system's; taking that of Debian ", package.release, " beside it"));
       std::string runtime;
@@ -146,7 +146,7 @@ absl::StatusOr<AddResult> Adding::Take(const PrivateApt& apt, const PackageVersi
       RemoveBallast(folder + "/runtime");
       SetLoader(stored, folder + "/runtime");
       absl::StrAppend(&stored.origin, " under ", runtime);
-      verified = VerifyStored(stored, family_, UpstreamVersion(package.version), request_.cancelled);
+      verified = VerifyStored(stored, family_, UpstreamVersion(package.version), request_.talk, request_.cancelled);
     }
     if (!verified.ok()) return verified;
     return stored;

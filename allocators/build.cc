@@ -101,7 +101,7 @@ std::string FindLibrary(const std::string& folder, const std::string& pattern) {
 }
 
 absl::Status VerifyStored(StoredAllocator& stored, const Family& family, const std::string& expected_version,
-                          const std::atomic<bool>* cancelled) {
+                          const Talk& talk, const std::atomic<bool>* cancelled) {
   const absl::StatusOr<LibraryFacts> facts = AskLibrary(Resolved(stored, family), &family, {.cancelled = cancelled});
   if (!facts.ok()) return facts.status();
   if (!facts->version.empty() && !VersionAnswers(facts->version, expected_version) && !VersionAnswers(expected_version, facts->version)) {
@@ -110,6 +110,7 @@ absl::Status VerifyStored(StoredAllocator& stored, const Family& family, const s
   }
   stored.version = facts->version.empty() ? (expected_version.empty() ? stored.label : expected_version) : facts->version;
   stored.build_id = facts->build_id;
+  if (!facts->confined && talk) talk(kUnconfined);
   return absl::OkStatus();
 }
 
@@ -212,7 +213,7 @@ absl::StatusOr<StoredAllocator> Build(const Store& store, const Family& family, 
       stored.library_path.clear();
       if (stored.loader_path.empty()) return absl::FailedPreconditionError(absl::StrCat(source.label, " was built without its loader. Log: ", log));
     }
-    if (absl::Status verified = VerifyStored(stored, family, NumberIn(source.label), options.cancelled); !verified.ok()) return verified;
+    if (absl::Status verified = VerifyStored(stored, family, NumberIn(source.label), options.talk, options.cancelled); !verified.ok()) return verified;
     return stored;
   };
   return store.GetOrMake(family.name, key, make, options.talk, options.cancelled, was_there);

@@ -50,7 +50,7 @@ ResolvedAllocator Resolved(const StoredAllocator& stored, const Family& family);
 // Asks the library itself: fills version and build id. FailedPrecondition where it can't be loaded, or
 // where it says to be another than `expected_version` (empty: any).
 absl::Status VerifyStored(StoredAllocator& stored, const Family& family, const std::string& expected_version,
-                          const std::atomic<bool>* cancelled);
+                          const Talk& talk, const std::atomic<bool>* cancelled);
 
 // The last `count` lines of a log, each with `indent` before it.
 std::string LastLines(const std::string& path, int count, const std::string& indent);

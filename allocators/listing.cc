@@ -30,6 +30,7 @@ ListedAllocator Ask(const Family& family, const ResolvedAllocator& allocator, Li
   if (!facts->version.empty()) listed.version = facts->version;
   listed.build_id = facts->build_id;
   listed.checks = facts->checks;
+  listed.confined = facts->confined;
   if (listed.library_path.empty()) listed.library_path = facts->library_path;
   return listed;
 }
@@ -100,6 +101,9 @@ absl::StatusOr<Listing> ListAllocators(const ListOptions& options) {
       return CompareVersions(a.version, b.version) < 0;
     });
     std::move(available.begin(), available.end(), std::back_inserter(listing.allocators));
+  }
+  if (std::any_of(listing.allocators.begin(), listing.allocators.end(), [](const ListedAllocator& listed) { return !listed.confined; })) {
+    listing.notes.push_back(kUnconfined);
   }
   return listing;
 }

@@ -30,6 +30,7 @@ struct ListedAllocator {
   std::string command;                   // that obtains it, or did
   std::string problem;                   // of a broken one
   std::vector<ConformanceCheck> checks;  // of one that is here
+  bool confined = true;                  // of one that is here: as LibraryFacts has it
 };
 
 const char* StateName(ListedAllocator::State state);
@@ -45,7 +46,7 @@ struct ListOptions {
 struct Listing {
   std::vector<ListedAllocator> allocators;
   std::vector<std::string> releases;     // whose packages are known
-  std::vector<std::string> notes;        // what could not be asked, as sentences
+  std::vector<std::string> notes;        // what could not be asked, and how the libraries were, as sentences
 };
 
 absl::StatusOr<Listing> ListAllocators(const ListOptions& options);

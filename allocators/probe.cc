@@ -423,6 +423,8 @@ struct Outcome {
 };
 // One at a time; static, as the pool is not to be relied on here.
 Outcome outcome;
+// In the process that runs a library's code.
+bool confined = false;
 
 long MillisecondsNow() {
   timespec now;
@@ -450,7 +452,7 @@ void RunApart(const Function& say) {
     setrlimit(RLIMIT_CORE, &nothing);
     setrlimit(RLIMIT_FSIZE, &nothing);
     setrlimit(RLIMIT_NOFILE, &few);
-    Confine(Refusal::kError);
+    confined = Confine(Refusal::kError);
     say();
   }
   close(ends[1]);
@@ -547,6 +549,7 @@ void PrintVersion(const char* query) {
 
 void PrintFacts(char** argv) {
   Load(argv);
+  if (!confined) printf("unconfined\n");
   printf("library %s\n", loaded.library_path);
   if (*loaded.build_id != 0) printf("build_id %s\n", loaded.build_id);
   PrintVersion(argv[3]);

@@ -21,10 +21,14 @@ struct ConformanceCheck {
   std::string detail;   // of a failure: one sentence; of an absence: the function
 };
 
+inline constexpr char kUnconfined[] =
+    "the allocator's library ran with all rights of this user: the kernel has no system call filters";
+
 struct LibraryFacts {
   std::string version;        // as the library says; empty where it can't be asked
   std::string build_id;       // hex digits; may be empty
   std::string library_path;   // what was mapped
+  bool confined = true;       // else kUnconfined is to be said
   std::vector<ConformanceCheck> checks;  // empty unless asked for
 };
 

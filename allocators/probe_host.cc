@@ -65,6 +65,7 @@ absl::StatusOr<LibraryFacts> ParseProbe(const std::string& text) {
     if (key == "version") facts.version = value;
     if (key == "build_id") facts.build_id = value;
     if (key == "library") facts.library_path = value;
+    if (key == "unconfined") facts.confined = false;
     if (key == "done") done = true;
     if (key != "check") continue;
     std::istringstream words(value);

@@ -1,15 +1,24 @@
 // Every allocator that is here goes through the checks, and libraries with one known fault each fail just it.
 
 #include <dlfcn.h>
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <filesystem>
 #include <map>
 #include <set>
 
 #include "allocators/catalog.h"
 #include "allocators/family.h"
+#include "allocators/listing.h"
 #include "allocators/probe.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -87,6 +96,39 @@ INSTANTIATE_TEST_SUITE_P(
                       Fault{"faulty_errno", {"huge_errno"}, "huge_errno", "instead of ENOMEM"}),
     [](const ::testing::TestParamInfo<Fault>& info) { return std::string(info.param.library); });
 
+TEST(Conformance, TheEnvironmentGivenWithALibraryReachesIt) {
+  const auto library = ResolveAllocators(HEAPTAPE_FAULTY_FOLDER "/libfaulty_errno.so:FAULTY_KEEPS_ERRNO=1");
+  ASSERT_TRUE(library.ok()) << library.status();
+  const auto facts = AskLibrary(library->front(), nullptr, {.conformance = true});
+  ASSERT_TRUE(facts.ok()) << facts.status();
+  EXPECT_THAT(Failed(*facts), IsEmpty());
+}
+
+TEST(Conformance, WhereTheKernelHasNoFiltersItIsSaidOnce) {
+  const pid_t child = fork();
+  if (child == 0) {
+    // Answers as such a kernel does.
+    sock_filter code[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                          BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 0, 1),
+                          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+                          BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const sock_fprog program = {4, code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) _exit(77);
+    char folder[] = "/tmp/heaptape-unconfined-XXXXXX";
+    const auto listing = ListAllocators({.cache_folder = mkdtemp(folder), .conformance = false});
+    std::filesystem::remove_all(folder);
+    _exit(listing.ok() && std::count(listing->notes.begin(), listing->notes.end(), kUnconfined) == 1 ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no filter can be set here";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  const auto listing = ListAllocators({.cache_folder = "/nonexistent", .conformance = false});
+  ASSERT_TRUE(listing.ok()) << listing.status();
+  EXPECT_THAT(listing->notes, Not(Contains(kUnconfined)));
+}
+
 TEST(Conformance, ALibraryWithoutAMallocIsRefused) {
   const auto facts = AskLibrary({.family = "library", .library_path = "/lib/x86_64-linux-gnu/libm.so.6"}, nullptr, {});
   EXPECT_EQ(facts.status().code(), absl::StatusCode::kFailedPrecondition);
@@ -144,6 +186,10 @@ TEST(ProbeOutput, IsReadLineByLine) {
   EXPECT_EQ(facts->version, "2.0.9");
   EXPECT_EQ(facts->build_id, "ab12");
   EXPECT_EQ(ConformanceSummary(facts->checks), "1 of 2; failed: huge (malloc(SIZE_MAX) did not fail)");
+  EXPECT_TRUE(facts->confined);
+  const auto unconfined = ParseProbe("unconfined\nlibrary /x.so\ndone\n");
+  ASSERT_TRUE(unconfined.ok());
+  EXPECT_FALSE(unconfined->confined);
   EXPECT_EQ(ParseProbe("version 1\n").status().code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(ParseProbe("error no such file\n").status().message(), "no such file");
 }
