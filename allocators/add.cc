@@ -196,7 +196,8 @@ absl::StatusOr<AddResult> Adding::FromPackages() {
     }
   }
   const std::string packages_say =
-      offered.empty() ? (unreachable.empty() ? "no Debian release has it" : absl::StrJoin(unreachable, "; "))
+      offered.empty() ? (unreachable.empty() ? "no Debian release has it"
+                                             : absl::StrCat(unreachable.front(), unreachable.size() == 1 ? "" : absl::StrCat(" (and ", unreachable.size() - 1, " more like it)")))
                       : absl::StrCat("Debian has ", absl::StrJoin(offered, ", "));
   if (!request_.version.empty() && !homepage.empty() && request_.release.empty()) {
     if (request_.talk) request_.talk(absl::StrCat(packages_say, "; trying ", homepage));
@@ -206,7 +207,7 @@ absl::StatusOr<AddResult> Adding::FromPackages() {
                                             std::string(result.status().message()), "). Name a clone, archive or folder with --source PATH"));
   }
   if (!unreachable.empty() && offered.empty()) {
-    return absl::UnavailableError(absl::StrCat(Wanted(), " can't be had: ", packages_say, ". Without a network give a library's path or --source PATH"));
+    return absl::UnavailableError(absl::StrCat(Wanted(), " can't be had: ", packages_say, ". Give a library's path or --source PATH"));
   }
   return absl::NotFoundError(absl::StrCat(Wanted(), " can't be had as a package: ", packages_say, ". Build it with --source PATH-OR-URL"));
 }
@@ -312,7 +313,7 @@ absl::StatusOr<AddResult> Adding::FromDebianSource(const SourcePackage& source) 
   if (!source.version.empty() && !VersionAnswers(source.version, WithoutV(request_.version))) {
     return absl::NotFoundError(absl::StrCat("the source package ", source.name, " has ", family_.name, " ", source.version, ", not ", request_.version));
   }
-  std::vector<std::string> offered;
+  std::vector<PackageVersion> others;
   absl::Status unreachable;
   for (const std::string& release : releases) {
     if (absl::Status updated = apt->Update(release, true); !updated.ok()) {
@@ -324,7 +325,7 @@ absl::StatusOr<AddResult> Adding::FromDebianSource(const SourcePackage& source) 
     if (!versions.ok()) return versions.status();
     for (const PackageVersion& version : *versions) {
       if (!bundled && !Answers(version)) {
-        offered.push_back(absl::StrCat(version.version, " (", release, ")"));
+        others.push_back(version);
         continue;
       }
       const std::string label = !request_.version.empty() ? WithoutV(request_.version) : !source.version.empty() ? source.version : UpstreamVersion(version.version);
@@ -350,17 +351,21 @@ absl::StatusOr<AddResult> Adding::FromDebianSource(const SourcePackage& source) 
     }
   }
   if (!unreachable.ok()) {
-    // What can be had instead: the package, other versions' sources.
+    // What can be had instead: the package, other versions' sources. A mirror that lacks one file may lack those too.
     std::vector<std::string> instead;
     for (const std::string& release : apt->releases()) {
       for (const PackageVersion& package : PackagesOf(*apt, release, family_)) {
-        if (Answers(package)) instead.push_back(absl::StrCat("its package (heaptape allocators add ", Wanted(), " --release ", release, ")"));
+        if (Answers(package) && apt->HasFiles(package, false)) instead.push_back(absl::StrCat("its package (heaptape allocators add ", Wanted(), " --release ", release, ")"));
       }
     }
-    for (const std::string& version : offered) instead.push_back(absl::StrCat("the source of ", version));
+    for (const PackageVersion& other : others) {
+      if (apt->HasFiles(other, true)) instead.push_back(absl::StrCat("the source of ", other.version, " (", other.release, ")"));
+    }
     instead.push_back("a clone, archive or folder (--source PATH)");
     return absl::UnavailableError(absl::StrCat(std::string(unreachable.message()), "; take ", absl::StrJoin(instead, ", ")));
   }
+  std::vector<std::string> offered;
+  for (const PackageVersion& other : others) offered.push_back(absl::StrCat(other.version, " (", other.release, ")"));
   return absl::NotFoundError(absl::StrCat("no Debian release asked has a source package ", source.name,
                                           offered.empty() ? "" : absl::StrCat(" of version ", request_.version, "; there is ", absl::StrJoin(offered, ", "))));
 }

@@ -1,5 +1,7 @@
 #include "allocators/apt.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -60,18 +62,13 @@ std::vector<AptSource> MachineSources() {
   return sources;
 }
 
-// What apt says went wrong: its lines that begin with E:, without repeats of the general.
+// What apt says went wrong: of its lines that begin with E: the first; those after it are of the general.
 std::string AptErrors(const ProcessResult& result) {
-  std::vector<std::string> errors;
-  for (const std::string& line : Lines(result.errors)) {
-    if (line.rfind("E: ", 0) == 0) errors.push_back(line.substr(3));
+  const std::vector<std::string> lines = Lines(result.errors);
+  for (const std::string& line : lines) {
+    if (line.rfind("E: ", 0) == 0) return line.substr(3);
   }
-  if (errors.empty()) {
-    const std::vector<std::string> all = Lines(result.errors);
-    return all.empty() ? absl::StrCat("exit status ", result.exit_status) : all.back();
-  }
-  if (errors.size() > 2) errors.resize(2);
-  return absl::StrJoin(errors, "; ");
+  return lines.empty() ? absl::StrCat("exit status ", result.exit_status) : lines.back();
 }
 
 }  // namespace
@@ -310,6 +307,18 @@ absl::Status PrivateApt::Unpack(const PackageVersion& package, const std::string
   }
   fs::remove_all(download, error);
   return absl::OkStatus();
+}
+
+bool PrivateApt::HasFiles(const PackageVersion& package, bool source) const {
+  const fs::path place = absl::StrCat(Root(package.release, source), "/asked-", getpid());
+  std::error_code error;
+  if (!fs::create_directory(place, error)) return false;
+  std::vector<std::string> command = {"apt-get", "download", "-q"};
+  if (source) command = {"apt-get", "source", "-q", "--only-source", "--download-only", "--dsc-only"};
+  command.push_back(absl::StrCat(package.package, "=", package.version));
+  const bool has = Run(package.release, source, command, place.string()).ok();
+  fs::remove_all(place, error);
+  return has;
 }
 
 absl::Status PrivateApt::DownloadSource(const PackageVersion& source_package, const std::vector<std::string>& options,

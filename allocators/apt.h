@@ -68,6 +68,8 @@ class PrivateApt {
   absl::StatusOr<std::string> DownloadUpstream(const PackageVersion& source_package, const std::string& folder) const;
   absl::StatusOr<std::vector<PackageVersion>> SourceVersions(const std::string& release,
                                                              const std::string& source_package) const;
+  // Whether the mirror has the files that its index names: a package is downloaded, of a source package the description.
+  bool HasFiles(const PackageVersion& package, bool source) const;
 
  private:
   PrivateApt() = default;
