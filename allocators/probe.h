@@ -29,6 +29,7 @@ struct LibraryFacts {
   std::string build_id;       // hex digits; may be empty
   std::string library_path;   // what was mapped
   bool confined = true;       // else kUnconfined is to be said
+  bool late = false;          // a check was given up for its time, as where the machine stood still: not to be remembered
   std::vector<ConformanceCheck> checks;  // empty unless asked for
 };
 

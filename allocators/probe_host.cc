@@ -76,6 +76,7 @@ absl::StatusOr<LibraryFacts> ParseProbe(const std::string& text) {
     check.outcome = outcome == "passed"   ? ConformanceCheck::Outcome::kPassed
                     : outcome == "absent" ? ConformanceCheck::Outcome::kAbsent
                                           : ConformanceCheck::Outcome::kFailed;
+    if (check.detail == "did not end") facts.late = true;
     facts.checks.push_back(std::move(check));
   }
   if (!done) return absl::DataLossError("the library ended the process that loaded it");
@@ -122,7 +123,7 @@ absl::StatusOr<LibraryFacts> AskLibrary(const ResolvedAllocator& allocator, cons
     if (result->exit_status > 128) absl::StrAppend(&why, " (signal ", result->exit_status - 128, ")");
     return absl::FailedPreconditionError(why.find(name) == std::string::npos ? absl::StrCat(name, ": ", why) : why);
   }
-  if (!cached.empty()) {
+  if (!cached.empty() && !facts->late) {
     std::error_code error;
     fs::create_directories(fs::path(cached).parent_path(), error);
     const std::string unfinished = absl::StrCat(cached, ".", getpid());

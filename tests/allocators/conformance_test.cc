@@ -187,6 +187,8 @@ TEST(ProbeOutput, IsReadLineByLine) {
   EXPECT_EQ(facts->build_id, "ab12");
   EXPECT_EQ(ConformanceSummary(facts->checks), "1 of 2; failed: huge (malloc(SIZE_MAX) did not fail)");
   EXPECT_TRUE(facts->confined);
+  EXPECT_FALSE(facts->late);
+  EXPECT_TRUE(ParseProbe("check realloc failed did not end\ndone\n")->late);
   const auto unconfined = ParseProbe("unconfined\nlibrary /x.so\ndone\n");
   ASSERT_TRUE(unconfined.ok());
   EXPECT_FALSE(unconfined->confined);
