@@ -554,6 +554,9 @@ __attribute__((noinline)) void RecordBig(RawOp op, const void* pointer, std::uin
     region->big_filter[BigFilterIndex(reinterpret_cast<std::uint64_t>(pointer))].fetch_add(1, memory_order_relaxed);
   }
   const bool wait = MayAwaitBig(region);
+  // Unwaited for, the block is gone before the writer looks, and would pass for one that nobody wrote to: without a size
+  // it is not looked at, and what was seen of it before stands.
+  if (!wait && (op == RawOp::kBigFree || op == RawOp::kReallocBegin)) size = 0;
   // The chunk may be handed over as soon as the event fills it: remember whose counter to watch, and leave
   // the last slot so that the chunk stays this thread's.
   const std::uint32_t generation = region->generation.load(memory_order_acquire);

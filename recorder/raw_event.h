@@ -36,7 +36,8 @@ enum class RawOp : std::uint8_t {
   kReallocArrayEnd,
   kReallocFreed,        // realloc(p, 0) that returned NULL
   kFree,
-  kBigFree,             // free of a block of kBigBytes or more: size is its usable size; the thread waits
+  kBigFree,             // free of a block of kBigBytes or more: size is its usable size; the thread waits. 0: it does not, and
+                        // the block is not to be looked at
   kPosixMemalign,
   kAlignedAlloc,
   kMemalign,

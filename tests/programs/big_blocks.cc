@@ -18,7 +18,8 @@ int main(int argc, char** argv) {
   if (argc > 1 && strcmp(argv[1], "wait") == 0) pause();
   if (argc > 1 && strcmp(argv[1], "hurry") == 0) {
     for (int i = 0; i < 5000; ++i) {
-      void* volatile block = malloc(256 << 10);
+      char* volatile block = static_cast<char*>(malloc(256 << 10));
+      block[0] = 1;
       free(block);
     }
   }
