@@ -27,6 +27,18 @@ SOURCE = ("#include <algorithm>\n#include <map>\n#include <regex>\n#include <str
           "std::map<std::string, std::regex> m;\nint main() { return int(m.count(\"a\")); }\n")
 
 
+def recording(library, tape, descriptor, options):
+    """The variables under which a program is recorded, however long it waits; the writer's figures come by `descriptor`."""
+    return {"LD_PRELOAD": str(library), "HEAPTAPE_OUTPUT": str(tape),
+            "HEAPTAPE_OPTIONS": f"max_wait_ns=600000000000;report_fd={descriptor};{options}"}
+
+
+def read_figures(report):
+    """What the writer reports, read to its end: the writer is done then. Nothing of a bare run."""
+    with os.fdopen(report) as lines:
+        return {name: int(value) for name, value in (line.split("=", 1) for line in lines) if value.strip().isdigit()}
+
+
 class Run:
     """One run: CPU seconds and peak resident KiB of the process itself, what it printed, the recorder's figures."""
 
@@ -34,8 +46,7 @@ class Run:
         environment = dict(os.environ, PYTHONMALLOC="malloc")
         report, end = os.pipe()
         if library:
-            environment.update(LD_PRELOAD=library, HEAPTAPE_OUTPUT=os.path.join(folder, "x.tape"),
-                               HEAPTAPE_OPTIONS=f"max_wait_ns=600000000000;report_fd={end};{options}")
+            environment.update(recording(library, os.path.join(folder, "x.tape"), end, options))
         with tempfile.TemporaryFile() as out:
             process = subprocess.Popen(command, stdout=out, cwd=folder, env=environment,
                                        pass_fds=[end] if library else [])
@@ -46,8 +57,7 @@ class Run:
             self.text = out.read().decode()
         if status != 0:
             sys.exit(f"recorder_cost: {command[0]}: status {status}")
-        with os.fdopen(report) as lines:  # to its end: the writer is done then
-            self.figures = {name: int(value) for name, value in (line.split("=", 1) for line in lines) if value.strip().isdigit()}
+        self.figures = read_figures(report)
         if library and not self.figures:
             sys.exit(f"recorder_cost: {command[0]}: nothing was recorded")
         self.cpu = usage.ru_utime + usage.ru_stime

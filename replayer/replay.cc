@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "allocators/probe.h"
 #include "replayer/call_sites.h"
 #include "replayer/event_feed.h"
 #include "replayer/heap_mapper.h"
@@ -336,7 +337,7 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
     result.notes.push_back("the allocator wanted threads of its own, which would make runs differ: it got none");
   }
   if (!findings.confined && !settings.null_allocator) {
-    result.notes.push_back("the allocator's library ran with all rights of this user: the kernel has no system call filters");
+    result.notes.push_back(kUnconfined);
   }
   if (findings.calls_refused != 0) {
     result.notes.push_back(absl::StrCat("the allocator made system calls that a replay refuses (network, programs, processes, writing to files): ",

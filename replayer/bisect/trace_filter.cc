@@ -83,6 +83,7 @@ class Filter {
 
   // False: the end of the kept stretch is reached.
   bool Take(const Event& event, std::uint64_t object, std::uint8_t lifetime_class) {
+    ++events_read_;
     switch (event.op) {
       case Op::kTime:
         return TakeTime(event.size);
@@ -120,7 +121,7 @@ class Filter {
   FilteredTrace Finish() {
     if (!began_) Begin();
     if (pending_time_.has_value()) WriteTime();
-    return {.events_read = 0,
+    return {.events_read = events_read_,
             .events = writer_.event_count(),
             .objects = writer_.object_count(),
             .threads = threads_written_,
@@ -289,6 +290,7 @@ class Filter {
   absl::flat_hash_map<std::uint64_t, std::vector<const TouchRecord*>> touched_;
   std::optional<std::uint64_t> pending_time_;
   std::uint64_t written_time_ = 0;
+  std::uint64_t events_read_ = 0;
   std::uint64_t events_ = 0;                 // written, time marks apart
   std::uint64_t marked_events_ = ~std::uint64_t{0};
 };
@@ -318,7 +320,6 @@ absl::StatusOr<FilteredTrace> FilterTrace(const std::string& input, const std::s
   absl::StatusOr<std::unique_ptr<TraceWriter>> writer = TraceWriter::Create(output, ReducedInfo((*reader)->info()));
   if (!writer.ok()) return writer.status();
   Filter state(filter, **writer, *touched);
-  std::uint64_t events_read = 0;
   for (bool more = true; more;) {
     if (cancelled != nullptr && *cancelled) {
       writer->reset();
@@ -335,13 +336,11 @@ absl::StatusOr<FilteredTrace> FilterTrace(const std::string& input, const std::s
         more = false;
         break;
       }
-      ++events_read;
       const std::uint64_t object = StartsObject(event) ? objects.Take(i) : 0;
       more = state.Take(event, object, object < lifetimes.size() ? lifetimes[object] : kLivesOn);
     }
   }
   FilteredTrace result = state.Finish();
-  result.events_read = events_read;
   if (absl::Status finished = (*writer)->Finish(); !finished.ok()) return finished;
   result.file_bytes = (*writer)->bytes_written();
   return result;

@@ -40,6 +40,12 @@ std::string Count(std::uint64_t number) {
   return absl::StrCat(Count(number / 1000), absl::StrFormat(",%03d", number % 1000));
 }
 
+bool WrittenSince(std::filesystem::file_time_type start, const std::string& path) {
+  std::error_code no_file;
+  const auto written = std::filesystem::last_write_time(path, no_file);
+  return !no_file && written >= start;
+}
+
 // One line where somebody looks, and whatever somebody must know.
 void Tell(const LaunchResult& result, bool verbose) {
   auto figure = [&result](const char* name) {
@@ -135,12 +141,10 @@ int Run(const RecordArguments& arguments) {
   const auto start = std::filesystem::file_time_type::clock::now();
   const absl::StatusOr<LaunchResult> result = RunRecorded(arguments.command, options);
   if (!result.ok()) return Fail(result.status());
-  std::error_code no_file;
   const std::string left = result->output + ".part";
-  const auto written = std::filesystem::last_write_time(left, no_file);
   if (result->recorded) {
     Tell(*result, arguments.verbose);
-  } else if (!no_file && written >= start) {
+  } else if (WrittenSince(start, left)) {
     std::fprintf(stderr, "heaptape: %s: the recording's writer ended before it had finished: it was killed. What it had written "
                  "until then can be used; heaptape verify says how far it goes.\n", left.c_str());
   } else {
