@@ -279,8 +279,27 @@ std::uint32_t NextNumber(Region* region) {
   return number;
 }
 
+struct Frames {
+  std::uint32_t count;
+  std::uint64_t addresses[kStackFramesMax];
+};
+
+// What few events have.
+struct More {
+  std::uint32_t align_log2 = 0;
+  std::uint64_t look = 0;  // its ticket
+  const Frames* frames = nullptr;
+
+  bool has_prefix() const { return align_log2 != 0 || look != 0; }
+  RawEvent Prefix(std::uint32_t serial) const {
+    return RawEvent::Make(RawOp::kPrefix, look, static_cast<std::uint64_t>(serial) << 8 | align_log2, 0);
+  }
+  // How many slots the event takes with it.
+  std::uint32_t Room() const { return 1 + (has_prefix() ? 1 : 0) + (frames ? (frames->count + 1) / 2 : 0); }
+};
+
 // The chunk that all may write to; `use` tells one use of a chunk from the next.
-void RecordShared(Region* region, RawOp op, std::uint64_t address, std::uint64_t size, std::uint32_t align_log2) {
+void RecordShared(Region* region, RawOp op, std::uint64_t address, std::uint64_t size, const More& more) {
   const std::uint32_t serial = ThreadSerial(region);
   while (region->generation.load(memory_order_relaxed) != 0) {
     const std::uint64_t current = region->shared_chunk.load(memory_order_acquire);
@@ -291,7 +310,7 @@ void RecordShared(Region* region, RawOp op, std::uint64_t address, std::uint64_t
       while (reserved >> 32 == current >> 32 && static_cast<std::uint32_t>(reserved) + 2 <= kChunkEvents) {
         if (!header.reserved.compare_exchange_weak(reserved, reserved + 2, memory_order_acq_rel)) continue;
         RawEvent* slot = &region->events[chunk][static_cast<std::uint32_t>(reserved)];
-        slot[0] = RawEvent::Make(RawOp::kPrefix, 0, static_cast<std::uint64_t>(serial) << 8 | align_log2, 0);
+        slot[0] = more.Prefix(serial);
         const RawEvent event = RawEvent::Make(op, address, size, NextNumber(region));
         slot[1].second = event.second;
         __atomic_store_n(&slot[1].first, event.first, __ATOMIC_RELEASE);
@@ -316,8 +335,7 @@ void RecordShared(Region* region, RawOp op, std::uint64_t address, std::uint64_t
 }
 
 Region* EnterProcess();
-struct Frames;
-void RecordSlow(RawOp op, std::uint64_t address, std::uint64_t size, std::uint32_t align_log2, const Frames* frames);
+void RecordSlow(RawOp op, std::uint64_t address, std::uint64_t size, const More& more);
 
 // The writer has read the slots that come next, so their memory has to be had back from its processor. Stores wait for
 // one another in order: asked for when its turn has come, each line would hold up all that the program stores after it.
@@ -331,7 +349,7 @@ inline void Publish(Region* region, std::uint32_t generation, RawOp op, std::uin
   std::atomic_signal_fence(std::memory_order_seq_cst);
   RawEvent* slot = thread.next;
   // A signal handler may have filled the chunk since the caller looked; from here on none can.
-  if (UNLIKELY(slot == thread.end)) return RecordSlow(op, address, size, 0, nullptr);
+  if (UNLIKELY(slot == thread.end)) return RecordSlow(op, address, size, {});
   PrefetchSlots(slot + kSlotsAhead);
   const RawEvent event = RawEvent::Make(op, address, size, NextNumber(region));
   slot[1].first = 0;
@@ -346,26 +364,16 @@ inline void Publish(Region* region, std::uint32_t generation, RawOp op, std::uin
   thread.generation = generation;
 }
 
-struct Frames {
-  std::uint32_t count;
-  std::uint64_t addresses[kStackFramesMax];
-};
-
-// How many slots an event takes.
-std::uint32_t Room(std::uint32_t align_log2, const Frames* frames) {
-  return 1 + (align_log2 ? 1 : 0) + (frames ? (frames->count + 1) / 2 : 0);
-}
-
 // With what belongs to the event in slots of their own before it; published together.
 void PublishWithMore(Region* region, std::uint32_t generation, RawOp op, std::uint64_t address, std::uint64_t size,
-                     std::uint32_t align_log2, const Frames* frames) {
+                     const More& more) {
   thread.generation = 0;
   std::atomic_signal_fence(std::memory_order_seq_cst);
   RawEvent* const start = thread.next;
-  RawEvent* const end = start + Room(align_log2, frames);
+  RawEvent* const end = start + more.Room();
   if (UNLIKELY(end > thread.end)) {  // as in Publish()
     thread.attached = 0;
-    return RecordSlow(op, address, size, align_log2, frames);
+    return RecordSlow(op, address, size, more);
   }
   // From the last slot to the first, whose first word is what the reader waits for.
   RawEvent* slot = end;
@@ -376,7 +384,8 @@ void PublishWithMore(Region* region, std::uint32_t generation, RawOp op, std::ui
   };
   end->first = 0;
   put(RawEvent::Make(op, address, size, NextNumber(region)));
-  if (align_log2) put(RawEvent::Make(RawOp::kPrefix, 0, static_cast<std::uint64_t>(thread.serial) << 8 | align_log2, 0));
+  if (more.has_prefix()) put(more.Prefix(thread.serial));
+  const Frames* const frames = more.frames;
   for (std::uint32_t i = frames ? (frames->count + 1) / 2 * 2 : 0; i > 0; i -= 2) {
     RawEvent pair = RawEvent::Make(RawOp::kStack, frames->addresses[i - 2], 0, 0);
     pair.second = i - 1 < frames->count ? frames->addresses[i - 1] : 0;
@@ -391,25 +400,24 @@ void PublishWithMore(Region* region, std::uint32_t generation, RawOp op, std::ui
   thread.generation = generation;
 }
 
-__attribute__((noinline)) void RecordSlow(RawOp op, std::uint64_t address, std::uint64_t size,
-                                          std::uint32_t align_log2, const Frames* frames) {
+__attribute__((noinline)) void RecordSlow(RawOp op, std::uint64_t address, std::uint64_t size, const More& more) {
   if (is_off.load(memory_order_relaxed) || thread.probing) return;
   Region* region = process.region.load(memory_order_acquire);
   if (!region && !(region = EnterProcess())) return;
   const std::uint32_t generation = region->generation.load(memory_order_acquire);
   if (generation == 0) return;
   if (address >> kAddressBits) return EndRecording(region, EndReason::kAddressTooLong);
-  const std::uint32_t room = Room(align_log2, frames);
+  const std::uint32_t room = more.Room();
   const bool in_event = thread.region == region && thread.header && thread.attached == generation &&
                         thread.generation == 0;
   if (!in_event && !thread.attaching && !thread.ended) {
     const bool usable = thread.generation == generation && thread.region == region && thread.next + room <= thread.end;
     if (usable || Attach(region, generation, room)) {
-      if (room > 1) return PublishWithMore(region, generation, op, address, size, align_log2, frames);
+      if (room > 1) return PublishWithMore(region, generation, op, address, size, more);
       return Publish(region, generation, op, address, size);
     }
   }
-  RecordShared(region, op, address, size, align_log2);
+  RecordShared(region, op, address, size, more);
 }
 
 inline void Record(RawOp op, const void* pointer, std::uint64_t size) {
@@ -421,7 +429,7 @@ inline void Record(RawOp op, const void* pointer, std::uint64_t size) {
       return Publish(region, generation, op, address, size);
     }
   }
-  RecordSlow(op, address, size, 0, nullptr);
+  RecordSlow(op, address, size, {});
 }
 
 // --- call stacks ---------------------------------------------------------------------------------------
@@ -514,59 +522,69 @@ inline bool CountToStack(std::uint64_t size) {
 
 constexpr std::uint64_t kLastLookPatience = 200'000'000;
 
-// Waits until the writer has looked at the pages of the block just published. Bounded in each case and to a
-// hundredth of the time in all.
-void AwaitBig(Region* region, std::uint32_t before) {
-  ChunkHeader* header = thread.header;
-  if (!header) return;
-  const std::uint64_t start = Now();
-  std::uint64_t waited = 0;
-  do {
-    Sleep(200'000);  // the writer looks each half millisecond; to ask more often costs the program more than it gains
-    waited = Now() - start;
-  } while (header->big_seen.load(memory_order_acquire) == before && waited < 20'000'000 && !WriterDied(region) &&
-           region->generation.load(memory_order_relaxed) != 0);
-  region->big_waits.fetch_add(1, memory_order_relaxed);
-  region->big_wait_ns.fetch_add(waited, memory_order_relaxed);
-}
-
-// Publishes an event whose pages the writer shall look at. The event must lie in a chunk of the thread's own.
-bool MayAwaitBig(Region* region) {
+// A hundredth of the time may be spent on waiting for looks.
+bool MayLook(Region* region) {
   static std::atomic<std::uint64_t> first_ns;
   const std::uint64_t now = Now();
   std::uint64_t first = first_ns.load(memory_order_relaxed);
   if (first == 0) first_ns.store(first = now, memory_order_relaxed);
-  if (region->writer_state.load(memory_order_relaxed) != WriterState::kRunning) return false;
-  if (region->big_wait_ns.load(memory_order_relaxed) > (now - first) / 100 + 100'000'000) {
-    region->big_skipped.fetch_add(1, memory_order_relaxed);
-    return false;
-  }
-  return true;
+  return region->writer_state.load(memory_order_relaxed) == WriterState::kRunning &&
+         region->big_wait_ns.load(memory_order_relaxed) <= (now - first) / 100 + 100'000'000;
 }
 
-__attribute__((noinline)) void RecordBig(RawOp op, const void* pointer, std::uint64_t size, std::uint32_t align_log2,
-                                         const Frames* frames) {
+// Waits, for a bounded time, until the writer has looked at the pages of a block. Returns the look's ticket, 0 where there
+// was none. Each step asks whether the look is still this call's: a signal handler may fork in the midst of it, and the
+// writer takes away a look that nobody came for.
+std::uint64_t LookAtPages(Region* region, std::uint64_t address, std::uint64_t bytes) {
+  const std::uint64_t ticket = region->look_tickets.fetch_add(1, memory_order_relaxed) + 1;
+  const auto state = [ticket](LookPhase phase) { return LookState(ticket, phase); };
+  Look* look = nullptr;
+  for (std::uint32_t i = 0; i < kLookCount && !look; ++i) {
+    Look& other = region->looks[(ticket + i) % kLookCount];
+    std::uint64_t found = other.state.load(memory_order_relaxed);
+    if (PhaseOf(found) == LookPhase::kFree &&
+        other.state.compare_exchange_strong(found, state(LookPhase::kFilling), memory_order_acquire)) {
+      look = &other;
+    }
+  }
+  if (!look) return 0;
+  look->address.store(address, memory_order_relaxed);
+  look->bytes.store(bytes, memory_order_relaxed);
+  std::uint64_t expected = state(LookPhase::kFilling);
+  look->state.compare_exchange_strong(expected, state(LookPhase::kAsked), memory_order_release);
+  region->looks_asked.fetch_add(1, memory_order_release);
+
+  const std::uint64_t start = Now();
+  std::uint64_t waited = 0;
+  do {
+    Sleep(100'000);  // the writer comes each fifth of a millisecond while it is asked
+    waited = Now() - start;
+  } while (look->state.load(memory_order_acquire) == state(LookPhase::kAsked) && waited < 20'000'000 && !WriterDied(region) &&
+           region->generation.load(memory_order_relaxed) != 0);
+  region->big_wait_ns.fetch_add(waited, memory_order_relaxed);
+
+  expected = state(LookPhase::kAsked);
+  if (look->state.compare_exchange_strong(expected, state(LookPhase::kFree), memory_order_acq_rel)) return 0;
+  if (expected != state(LookPhase::kDone) ||
+      !look->state.compare_exchange_strong(expected, state(LookPhase::kFree), memory_order_acq_rel)) {
+    return 0;
+  }
+  region->big_waits.fetch_add(1, memory_order_relaxed);
+  return ticket;
+}
+
+// `usable` bytes are looked at.
+__attribute__((noinline)) void RecordBig(RawOp op, const void* pointer, std::uint64_t size, std::uint64_t usable, More more) {
+  const auto address = reinterpret_cast<std::uint64_t>(pointer);
   Region* region = process.region.load(memory_order_acquire);
-  if (!region || !region->record_big.load(memory_order_relaxed) || !pointer) {
-    return RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, align_log2, frames);
+  if (region && region->record_big.load(memory_order_relaxed) && pointer && region->generation.load(memory_order_relaxed) != 0) {
+    if (op != RawOp::kFree && op != RawOp::kReallocBegin) {
+      region->big_filter[BigFilterIndex(address)].fetch_add(1, memory_order_relaxed);
+    }
+    if (MayLook(region)) more.look = LookAtPages(region, address, usable);
+    if (more.look == 0) region->big_skipped.fetch_add(1, memory_order_relaxed);
   }
-  if (op != RawOp::kBigFree && op != RawOp::kReallocBegin) {
-    region->big_filter[BigFilterIndex(reinterpret_cast<std::uint64_t>(pointer))].fetch_add(1, memory_order_relaxed);
-  }
-  const bool wait = MayAwaitBig(region);
-  // Unwaited for, the block is gone before the writer looks, and would pass for one that nobody wrote to: without a size
-  // it is not looked at, and what was seen of it before stands.
-  if (!wait && (op == RawOp::kBigFree || op == RawOp::kReallocBegin)) size = 0;
-  // The chunk may be handed over as soon as the event fills it: remember whose counter to watch, and leave
-  // the last slot so that the chunk stays this thread's.
-  const std::uint32_t generation = region->generation.load(memory_order_acquire);
-  if (generation != 0 && thread.region == region && thread.generation == generation && !thread.attaching &&
-      thread.next + Room(align_log2, frames) + 1 >= thread.end) {
-    Attach(region, generation, kOwnedEvents);
-  }
-  const std::uint32_t before = thread.header ? thread.header->big_seen.load(memory_order_acquire) : 0;
-  RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, align_log2, frames);
-  if (wait) AwaitBig(region, before);
+  RecordSlow(op, address, size, more);
 }
 
 inline bool MaybeBig(const void* pointer) {
@@ -744,8 +762,9 @@ __attribute__((noinline)) void RecordWithMore(RawOp op, const void* pointer, std
   Frames frames;
   const Frames* taken = nullptr;
   if (pointer && CountToStack(size) && StackIsDue() && TakeStack(&frames, caller)) taken = &frames;
-  if (size >= kBigBytes) return RecordBig(op, pointer, size, align_log2, taken);
-  RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, align_log2, taken);
+  const More more = {.align_log2 = align_log2, .frames = taken};
+  if (size >= kBigBytes) return RecordBig(op, pointer, size, size, more);
+  RecordSlow(op, reinterpret_cast<std::uint64_t>(pointer), size, more);
 }
 
 inline void RecordAllocation(RawOp op, const void* pointer, std::size_t size) {
@@ -760,11 +779,11 @@ inline void RecordAligned(RawOp op, const void* pointer, std::size_t alignment, 
   RecordWithMore(op, pointer, size, AlignmentLog2(alignment), __builtin_return_address(0));
 }
 
-// A free, or the beginning of a realloc. For big blocks with the usable size.
-inline void RecordEnd(RawOp op, RawOp big_op, void* pointer) {
+// A free, or the beginning of a realloc.
+inline void RecordEnd(RawOp op, void* pointer) {
   if (MaybeBig(pointer)) {
     const std::size_t usable = real.malloc_usable_size(pointer);
-    if (usable >= kBigBytes) return RecordBig(big_op, pointer, usable, 0, nullptr);
+    if (usable >= kBigBytes) return RecordBig(op, pointer, 0, usable, {});
   }
   Record(op, pointer, 0);
 }
@@ -781,7 +800,7 @@ inline void* Reallocate(void* pointer, std::size_t size, bool array) {
     if (result) memcpy(result, pointer, old < size ? old : size);
     return result;
   }
-  RecordEnd(RawOp::kReallocBegin, RawOp::kReallocBegin, pointer);
+  RecordEnd(RawOp::kReallocBegin, pointer);
   void* result = real.realloc(pointer, size);
   if (!result && size == 0) {
     Record(RawOp::kReallocFreed, nullptr, 0);
@@ -959,7 +978,7 @@ template <typename... More>
 inline void Delete(CxxOperator which, void* pointer, More... more) {
   if (UNLIKELY(!operators_resolved.load(memory_order_acquire)) && !BeingProbed()) ResolveOperators();
   const RealOperator& next = real_operators[which];
-  if (next.record && pointer && LIKELY(!thread.probing)) RecordEnd(RawOp::kFree, RawOp::kBigFree, pointer);
+  if (next.record && pointer && LIKELY(!thread.probing)) RecordEnd(RawOp::kFree, pointer);
   reinterpret_cast<void (*)(void*, More...)>(next.function)(pointer, more...);
 }
 
@@ -1043,7 +1062,7 @@ void BeforeFork() {
       }
     }
   }
-  RecordSlow(RawOp::kFork, 0, region_for_child, 0, nullptr);
+  RecordSlow(RawOp::kFork, 0, region_for_child, {});
 }
 
 void AfterForkInParent() { region_for_child = 0; }
@@ -1064,7 +1083,7 @@ void ThreadExit(void*) {
     pthread_setspecific(exit_key, &thread);
     return;
   }
-  RecordSlow(RawOp::kThreadEnd, 0, 0, 0, nullptr);
+  RecordSlow(RawOp::kThreadEnd, 0, 0, {});
   thread.ended = true;
   thread.generation = 0;
   thread.attached = 0;
@@ -1314,7 +1333,7 @@ EXPORT void* malloc(std::size_t size) noexcept {
 
 EXPORT void free(void* pointer) noexcept {
   if (!pointer || UNLIKELY(heaptape::FromBootstrap(pointer))) return;
-  heaptape::RecordEnd(RawOp::kFree, RawOp::kBigFree, pointer);
+  heaptape::RecordEnd(RawOp::kFree, pointer);
   real.free(pointer);
 }
 

@@ -24,20 +24,19 @@ namespace heaptape {
 
 // Failed allocations have address 0. Never 0, so that an unwritten slot is known.
 enum class RawOp : std::uint8_t {
-  kPrefix = 1,  // belongs to the next slot: size is (thread << 8 | log2 of the alignment)
+  kPrefix = 1,  // belongs to the next slot: size is (thread << 8 | log2 of the alignment), address the ticket of the look
+                // at the block's pages, 0 where there was none
   kStack,       // belongs to the next as well: two return addresses, innermost first, in `address` and the second
                 // word, which is 0 where there is only one; before a kPrefix, and in owned chunks only
   kMalloc,
   kCalloc,
   kReallocFresh,        // realloc(NULL, n)
   kReallocArrayFresh,
-  kReallocBegin,        // address is the old one; the number is taken before the call; size as for kBigFree
+  kReallocBegin,        // address is the old one; the number is taken before the call
   kReallocEnd,          // address is the new one; the number is taken after it
   kReallocArrayEnd,
   kReallocFreed,        // realloc(p, 0) that returned NULL
   kFree,
-  kBigFree,             // free of a block of kBigBytes or more: size is its usable size; the thread waits. 0: it does not, and
-                        // the block is not to be looked at
   kPosixMemalign,
   kAlignedAlloc,
   kMemalign,
@@ -96,10 +95,27 @@ struct alignas(64) ChunkHeader {
   std::uint32_t thread;                   // of the owner: counted from 1 within the region
   std::int32_t tid;                       // of the owner, 0 where unknown
   std::atomic<std::uint64_t> reserved;    // shared: (use << 32 | slots given out)
-  std::atomic<std::uint32_t> big_seen;    // big events whose pages the writer has looked at
   std::atomic<std::uint32_t> next_free;   // in the free list
 };
 static_assert(sizeof(ChunkHeader) == 64);
+
+// A thread with a big block before it (just allocated, or about to be freed) asks the writer to look at the block's pages,
+// waits, and then publishes the event with the look's ticket: what is asked here is done before whatever events the writer
+// still has to read. Tickets are never used twice, so one word tells whose look this is and how far it came.
+enum class LookPhase : std::uint64_t { kFree = 0, kFilling, kAsked, kDone };
+inline constexpr int kLookPhaseBits = 2;
+inline constexpr std::uint32_t kLookCount = 64;
+
+constexpr std::uint64_t LookState(std::uint64_t ticket, LookPhase phase) {
+  return ticket << kLookPhaseBits | static_cast<std::uint64_t>(phase);
+}
+constexpr LookPhase PhaseOf(std::uint64_t state) { return static_cast<LookPhase>(state & ((1 << kLookPhaseBits) - 1)); }
+
+struct alignas(64) Look {
+  std::atomic<std::uint64_t> state;  // LookState()
+  std::atomic<std::uint64_t> address;
+  std::atomic<std::uint64_t> bytes;
+};
 
 // What the recording is to do; numbers only, handed over in the environment as "name=value;...".
 struct RecorderOptions {
@@ -176,9 +192,9 @@ struct Region {
   std::atomic<std::uint64_t> wait_ns;            // of all threads
   std::atomic<std::uint64_t> held_ns;            // in which any thread waited
   std::atomic<std::uint64_t> held_until;         // what ended by then is in held_ns
-  std::atomic<std::uint64_t> big_waits;          // for the writer to look at a big block's pages
-  std::atomic<std::uint64_t> big_wait_ns;
-  std::atomic<std::uint64_t> big_skipped;        // not waited for: the budget was spent
+  std::atomic<std::uint64_t> big_waits;          // for the writer to look at a big block's pages, which it did
+  std::atomic<std::uint64_t> big_wait_ns;        // of those and of waits in vain
+  std::atomic<std::uint64_t> big_skipped;        // without a look: the budget was spent, or the writer did not come
   std::atomic<EndReason> end_reason;
   std::atomic<WriterState> writer_state;
   std::atomic<std::int32_t> writer_pid;
@@ -200,6 +216,10 @@ struct Region {
 
   // How many live big blocks hash here. The program adds, the writer takes away.
   alignas(64) std::atomic<std::uint16_t> big_filter[kBigFilterSize];
+
+  alignas(64) std::atomic<std::uint64_t> look_tickets;  // given out; the first is 1
+  std::atomic<std::uint64_t> looks_asked;               // counted when they are there to be seen
+  Look looks[kLookCount];
 
   ChunkHeader headers[kChunkCount];
   alignas(4096) RawEvent events[kChunkCount][kChunkEvents];

@@ -165,6 +165,8 @@ void Recording::SetObject(std::uint32_t slot, Op op, std::uint64_t size, std::ui
 }
 
 void Recording::AddTouch(std::uint64_t number, std::uint32_t slot, TouchRecord::When when, std::uint64_t size) {
+  // A block below kBigBytes may have been looked at for its usable size.
+  if (size < kBigBytes && touched_.empty()) return;
   if (const auto found = touched_.find(number); found != touched_.end()) {
     WriteTouch(slot, when, size, found->second);
     touched_.erase(found);
@@ -258,8 +260,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
   const std::uint64_t size = event.event.size();
   if (const std::optional<Op> op = AllocationOp(raw)) return Allocate(event, *op, thread, number);
   switch (raw) {
-    case RawOp::kFree:
-    case RawOp::kBigFree: {
+    case RawOp::kFree: {
       const auto found = live_.find(address);
       if (found == live_.end()) {
         ++counts_.unknown_frees;
@@ -267,7 +268,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
         return;
       }
       const std::uint32_t slot = found->second;
-      if (raw == RawOp::kBigFree) AddTouch(number, slot, TouchRecord::When::kFree, objects_[slot].size);
+      AddTouch(number, slot, TouchRecord::When::kFree, objects_[slot].size);
       live_.erase(found);
       FreeSlot(slot, address, thread);
       return;
@@ -278,7 +279,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
       if (found != live_.end()) {
         pending.slot = found->second;
         live_.erase(found);
-        if (size != 0) AddTouch(number, pending.slot, TouchRecord::When::kFree, objects_[pending.slot].size);
+        AddTouch(number, pending.slot, TouchRecord::When::kFree, objects_[pending.slot].size);
         BigEnds(pending.slot, address);
       }
       reallocs_.push_back(pending);

@@ -30,6 +30,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "recorder/control.h"
@@ -84,6 +85,7 @@ class Pool {
   // events.
   std::uint64_t Poll(bool open) {
     std::uint64_t events = 0;
+    ServeLooks();
     const std::uint32_t used = region_->unused.load(std::memory_order_acquire);
     for (std::uint32_t chunk = 0; chunk < used; ++chunk) {
       ChunkHeader& header = region_->headers[chunk];
@@ -97,9 +99,27 @@ class Pool {
     }
     // By number: then hardly an event has to be kept until its turn.
     std::sort(turns_.begin(), turns_.end(), [](const Turn& a, const Turn& b) { return a.ahead < b.ahead; });
-    for (const Turn& turn : turns_) events += ReadOwned(turn.chunk, region_->headers[turn.chunk], turn.state);
+    for (const Turn& turn : turns_) {
+      ServeLooks();
+      events += ReadOwned(turn.chunk, region_->headers[turn.chunk], turn.state);
+    }
     turns_.clear();
     return events;
+  }
+
+  // How many looks threads have asked for so far.
+  std::uint64_t looks_asked() const { return looks_asked_; }
+
+  // About once a second: a thread that was killed, or jumped out of its wait, does not come for its look.
+  void ForgetLooks() {
+    for (Look& look : region_->looks) {
+      std::uint64_t state = look.state.load(std::memory_order_relaxed);
+      if (PhaseOf(state) != LookPhase::kDone) continue;
+      const std::uint64_t ticket = state >> kLookPhaseBits;
+      if (ticket > old_tickets_) continue;
+      if (look.state.compare_exchange_strong(state, LookState(ticket, LookPhase::kFree))) looks_.erase(ticket);
+    }
+    old_tickets_ = region_->look_tickets.load(std::memory_order_relaxed);
   }
 
   // Chunks whose threads were killed without a word come back. Returns their threads' serials.
@@ -131,7 +151,6 @@ class Pool {
     const RawEvent* const slots = region_->events[chunk];
     std::uint32_t& read = read_[chunk];
     const std::uint32_t before = read;
-    std::uint32_t big = 0;
     bool taken = true;
     // What another processor wrote takes as long to come as several events take to be read.
     const auto fetch = [slots, closed = state == ChunkState::kClosed](std::uint32_t slot) {
@@ -153,17 +172,20 @@ class Pool {
         addresses_.push_back(slots[at].address());
         if (slots[at].second) addresses_.push_back(slots[at].second);
       }
-      if (at < kOwnedEvents && slots[at].op() == RawOp::kPrefix) event.align_log2 = slots[at++].size() & 0xff;
+      std::uint64_t look = 0;
+      if (at < kOwnedEvents && slots[at].op() == RawOp::kPrefix) {
+        event.align_log2 = slots[at].size() & 0xff;
+        look = slots[at++].address();
+      }
       event.event = slots[at];
       recording_->Prefetch(slots[std::min(at + kPrefetchAhead, kOwnedEvents)].address());
       if (!(taken = recording_->HasRoomFor(event.event.number()))) break;
       if (!addresses_.empty()) recording_->Stack(event.event.number(), modules_->Resolve(addresses_, Now()));
-      big += LookAtBig(event);
+      TakeLook(look, event);
       recording_->Take(event);
       read = at + 1;
     }
     const std::uint64_t events = read - before;
-    if (big) header.big_seen.fetch_add(big, std::memory_order_release);
     if (state == ChunkState::kClosed && taken) Release(chunk, header);
     return events;
   }
@@ -181,7 +203,7 @@ class Pool {
       event.thread = static_cast<std::uint32_t>(slots[0].size() >> 8);
       event.align_log2 = slots[0].size() & 0xff;
       if (event.thread == 0 || !recording_->HasRoomFor(event.event.number())) break;
-      LookAtBig(event);
+      TakeLook(slots[0].address(), event);
       recording_->Take(event);
       taken.set(pair);
       ++events;
@@ -194,23 +216,29 @@ class Pool {
     return events;
   }
 
-  bool LookAtBig(const OrderedEvent& ordered) {
-    const RawEvent& event = ordered.event;
-    if (event.size() < kBigBytes || event.address() == 0 || !region_->record_big.load(std::memory_order_relaxed)) {
-      return false;
+  // Called between all longer steps: threads wait for it.
+  void ServeLooks() {
+    const std::uint64_t asked = region_->looks_asked.load(std::memory_order_acquire);
+    if (asked == looks_asked_) return;
+    looks_asked_ = asked;
+    for (Look& look : region_->looks) {
+      std::uint64_t state = look.state.load(std::memory_order_acquire);
+      if (PhaseOf(state) != LookPhase::kAsked) continue;
+      const std::uint64_t ticket = state >> kLookPhaseBits;
+      const std::uint64_t address = look.address.load(std::memory_order_relaxed);
+      const std::uint64_t bytes = look.bytes.load(std::memory_order_relaxed);
+      if (memory_->can_see_pages()) looks_[ticket] = memory_->PresentPages(address, bytes);
+      // Given up by its thread meanwhile: the block may be gone by now.
+      if (!look.state.compare_exchange_strong(state, LookState(ticket, LookPhase::kDone))) looks_.erase(ticket);
     }
-    switch (event.op()) {
-      case RawOp::kTrim:
-      case RawOp::kMallopt:
-      case RawOp::kFork:
-        return false;
-      default:
-        break;
-    }
-    if (memory_->can_see_pages()) {
-      recording_->Touched(event.number(), memory_->PresentPages(event.address(), event.size()));
-    }
-    return true;
+  }
+
+  void TakeLook(std::uint64_t ticket, const OrderedEvent& event) {
+    if (ticket == 0) return;
+    const auto found = looks_.find(ticket);
+    if (found == looks_.end()) return;
+    recording_->Touched(event.event.number(), std::move(found->second));
+    looks_.erase(found);
   }
 
   void Release(std::uint32_t chunk, ChunkHeader& header) {
@@ -236,6 +264,9 @@ class Pool {
     ChunkState state;
   };
 
+  std::uint64_t looks_asked_ = 0;  // that ServeLooks() knows of
+  std::uint64_t old_tickets_ = 0;  // those up to here were given out before the last ForgetLooks()
+  absl::flat_hash_map<std::uint64_t, std::vector<PageRange>> looks_;  // by ticket, until its event comes
   std::vector<Turn> turns_;
   std::vector<std::uint64_t> addresses_;  // of the stack that is being read
   std::uint32_t read_[kChunkCount] = {};
@@ -408,6 +439,8 @@ class Writer {
     std::uint64_t next_check = 0;
     std::uint64_t last_mark = 0;
     std::uint64_t last_open = 0;
+    std::uint64_t looks = 0;
+    std::uint64_t last_asked = 0;
     const std::uint64_t mark_interval = std::clamp<std::uint64_t>(region_->options.time_resolution_ns, kMillisecond, kSecond);
     for (;;) {
       const std::uint32_t number = region_->number.load(std::memory_order_acquire);
@@ -442,7 +475,14 @@ class Writer {
       // A full pool makes the program wait, so the next look comes at once while there is much to read; not at chunks
       // that are being filled, whose memory would go to and fro between the processors.
       idle_polls = events ? 0 : idle_polls + 1;
-      if (events < 4 * kChunkEvents) SleepFor(idle_polls < 20 ? kMillisecond : 4 * kMillisecond);
+      // Who has asked for a look asks soon for another, and waits.
+      if (pool_->looks_asked() != looks) {
+        looks = pool_->looks_asked();
+        last_asked = now;
+      }
+      if (events >= 4 * kChunkEvents) continue;
+      const bool asked = last_asked != 0 && now - last_asked < 10 * kMillisecond;
+      SleepFor(asked ? kMillisecond / 5 : idle_polls < 20 ? kMillisecond : 4 * kMillisecond);
     }
   }
 
@@ -641,6 +681,7 @@ class Writer {
     }
     if (now < next_second_) return true;
     next_second_ = now + kSecond;
+    pool_->ForgetLooks();
     recording_->RotateIfDue(Clock());
     SampleMemory(now);
     if (now >= next_look_) {

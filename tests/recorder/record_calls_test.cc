@@ -123,6 +123,17 @@ TEST(RecordCalls, LooksAtBigBlocksThatWereSkippedAreTold) {
   EXPECT_EQ(Shell(record).output, "big_blocks: written\n");
 }
 
+TEST(RecordCalls, LooksThatNobodyComesForDoNotStandInTheWayOfOthers) {
+  TemporaryFolder folder;
+  setenv("LD_PRELOAD", HEAPTAPE_REENTRANT_MALLOC, 1);
+  const absl::StatusOr<LaunchResult> launch =
+      RunRecorded({TestProgram("big_blocks"), "jump"}, TestLaunchOptions(folder.File("x.tape")));
+  unsetenv("LD_PRELOAD");
+  ASSERT_TRUE(launch.ok()) << launch.status();
+  EXPECT_EQ(launch->exit_status, 0);
+  EXPECT_THAT(PagesAtTheEnd(ReadAndCheck(folder.File("x.tape")), 8 << 20), ::testing::ElementsAre(50));
+}
+
 // C++ on top of the C library, and on allocators that bring operators of their own: seen once each, never twice.
 class RecordCxx : public ::testing::TestWithParam<std::string> {};
 
