@@ -88,6 +88,7 @@ class Reader final : public TraceReader {
       BlockHeader header;
       if (!FindBlock(offset_, header)) return AtEnd();
       const std::uint64_t here = offset_;
+      GiveBackBehind(here);
       offset_ += header.block_bytes();
       const Span payload = Payload(here, header);
       if (header.kind == BlockKind::kCheckpoint && lost_) {
@@ -166,6 +167,17 @@ class Reader final : public TraceReader {
     return absl::OkStatus();
   }
 
+  // Pages of the file count as this process's memory while they are mapped: those far behind `offset` are given back, so
+  // that a long trace takes no more than a short one. They come again when they are read again.
+  void GiveBackBehind(std::uint64_t offset) {
+    constexpr std::uint64_t kStep = 16 << 20;
+    if (offset < given_back_) given_back_ = 0;
+    if (!mapped_ || offset - given_back_ < kStep) return;
+    const std::uint64_t end = offset / kStep * kStep;
+    (void)madvise(const_cast<std::uint8_t*>(bytes_.data()) + given_back_, end - given_back_, MADV_DONTNEED);
+    given_back_ = end;
+  }
+
   // Keeps the sentences in the order of the file, one for each place.
   void Damage(std::uint64_t offset, const std::string& what) {
     const auto [at, is_new] = damaged_.try_emplace(offset, what);
@@ -210,6 +222,7 @@ class Reader final : public TraceReader {
     BlockHeader header;
     bool all_whole = true;
     while (FindBlock(offset, header)) {
+      GiveBackBehind(offset);
       const Span payload = Payload(offset, header);
       const bool whole = format::Checksum(payload) == header.payload_checksum;
       all_whole = all_whole && whole;
@@ -256,6 +269,7 @@ class Reader final : public TraceReader {
       if (until > expected_event) summary_.damaged_events += until - expected_event;
     };
     while (FindBlock(offset, header)) {
+      GiveBackBehind(offset);
       if (offset != end) {
         Damage(end, absl::StrFormat("%d bytes are no block", offset - end));
       }
@@ -472,6 +486,7 @@ class Reader final : public TraceReader {
     std::vector<std::uint8_t> raw;
     while (FindBlock(offset, header)) {
       const std::uint64_t here = offset;
+      GiveBackBehind(here);
       offset += header.block_bytes();
       if (header.kind != BlockKind::kEvents || header.fields.side_bytes == 0) continue;
       const Span payload = Payload(here, header);
@@ -519,6 +534,7 @@ class Reader final : public TraceReader {
   EventDecoder decoder_;
   std::span<const Event> decoded_;
   std::uint64_t offset_ = 0;
+  std::uint64_t given_back_ = 0;  // the file's pages up to there, since the last time it was read from its start
   std::uint64_t next_event_ = 0;
   std::uint64_t now_ns_ = 0;
   bool lost_ = false;     // no event is readable until a checkpoint
