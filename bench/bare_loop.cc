@@ -1,7 +1,7 @@
 // The calls of a trace made in a bare loop: what replaying costs without a replay engine.
 //
-// bare_loop LIBRARY EVENTS: LIBRARY may be empty for the C library; EVENTS is a file of traces/event.h
-// Events of one thread. Prints the nanoseconds of CPU time the loop took.
+// bare_loop LIBRARY PREFIX EVENTS: LIBRARY may be empty for the C library; PREFIX stands before its functions' names and is
+// mostly empty; EVENTS is a file of traces/event.h Events of one thread. Prints the nanoseconds of CPU time the loop took.
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -31,11 +31,11 @@ int main(int argc, char** argv) {
   using heaptape::Op;
   static heaptape::LoadedAllocator allocator;
   char error[512];
-  if (argc != 3 || !heaptape::LoadAllocator(argv[1], "", allocator, error, sizeof(error))) {
-    fprintf(stderr, "bare_loop: %s\n", argc != 3 ? "usage: bare_loop LIBRARY EVENTS" : error);
+  if (argc != 4 || !heaptape::LoadAllocator(argv[1], argv[2], allocator, error, sizeof(error))) {
+    fprintf(stderr, "bare_loop: %s\n", argc != 4 ? "usage: bare_loop LIBRARY PREFIX EVENTS" : error);
     return 2;
   }
-  const int file = open(argv[2], O_RDONLY);
+  const int file = open(argv[3], O_RDONLY);
   struct stat status;
   if (file < 0 || fstat(file, &status) != 0) return 1;
   const std::size_t count = static_cast<std::size_t>(status.st_size) / sizeof(Event);

@@ -26,6 +26,7 @@ import tempfile
 import time
 
 import score_report
+from build_tree import parts_or_exit
 
 PTRACE_TRACEME, PTRACE_CONT, PTRACE_SETOPTIONS = 0, 7, 0x4200
 PTRACE_O_TRACEEXIT, PTRACE_EVENT_EXIT, PTRACE_O_EXITKILL = 0x40, 6, 0x100000
@@ -273,7 +274,7 @@ def main():
     except OSError:
         print("fidelity: not privileged to run undisturbed by others; decay may differ", file=sys.stderr)
     build = os.path.abspath(arguments.build)
-    heaptape = os.path.join(build, "bin", "heaptape")
+    heaptape, shared_heap, _ = map(str, parts_or_exit("fidelity", build, "heaptape", "libheaptape_shared_heap.so", "churn"))
     rows = []
     with tempfile.TemporaryDirectory(prefix="heaptape-fidelity-") as folder:
         keep = arguments.recordings or arguments.keep or folder
@@ -290,7 +291,6 @@ def main():
                 record(heaptape, name, command, own, client, tape)
             inspected = json.loads(subprocess.run([heaptape, "inspect", tape, "--format", "json"], capture_output=True, check=True).stdout)
             recorded_seconds = inspected["duration_ns"] / 1e9
-            shared_heap = os.path.join(build, "bench", "libheaptape_shared_heap.so")
             beside = run_live(command, environment_for(own, shared_heap), client)[1]
             for specification in arguments.allocators.split(","):
                 def replay(scale):

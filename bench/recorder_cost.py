@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 
+from build_tree import parts_or_exit
+
 DENSE = "d = {}\nfor i in range(300000):\n  d[i % 5000] = [str(i), (i, i + 1)]\nprint(len(d))"
 PARSE = ("import ast, glob, os\nfiles = sorted(glob.glob(os.path.dirname(ast.__file__) + '/*.py'))[:60]\n"
          "print(sum(len(ast.dump(ast.parse(open(f, encoding='utf-8').read()))) for f in files))")
@@ -78,8 +80,7 @@ def main():
     parser.add_argument("--format", choices=["table", "json"], default="table")
     arguments = parser.parse_args()
     build = os.path.abspath(arguments.build)
-    library = os.path.join(build, "lib", "heaptape", "libheaptape.so")
-    loop = os.path.join(build, "bench", "malloc_loop")
+    library, loop, _ = map(str, parts_or_exit("recorder_cost", build, "libheaptape.so", "malloc_loop", "allocation_load"))
     cc1plus = subprocess.run(["g++", "-print-prog-name=cc1plus"], capture_output=True, text=True, check=True).stdout.strip()
     results = []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
 // How fast the engine is: what it adds to a bare loop of the same allocator calls, and how many events a
 // second it takes from a compressed file when the allocator does nothing.
 //
-// replay_benchmark [--events N] [--live N] [--rounds N] [--long] [--null-only] [TRACE...]
-// Every figure is the least of the rounds; engine and bare loop take turns, so that a busy machine hits both. The
+// replay_benchmark [--events N] [--live N] [--rounds N] [--long] [--null-only] [-a NAME]... [TRACE...]
+// NAME as for `heaptape replay -a`; without, all that are here. Every figure is the least of the rounds; engine and bare loop take turns, so that a busy machine hits both. The
 // generated trace is hard to compress and to decode; TRACEs are replayed with the null allocator too.
 // --long adds a generated trace of 10^9 events.
 
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -19,6 +20,8 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "allocators/catalog.h"
 #include "bench/generated_trace.h"
 #include "replayer/replay.h"
@@ -33,6 +36,7 @@ struct Arguments {
   int rounds = 3;
   bool long_trace = false;
   bool null_only = false;
+  std::vector<std::string> allocators;
   std::vector<std::string> traces;
 };
 
@@ -55,23 +59,33 @@ class Folder {
   std::string path_;
 };
 
-RunResult MustReplay(const std::string& trace, const ResolvedAllocator& allocator, Touch touch) {
+absl::StatusOr<RunResult> ReplayOnce(const std::string& trace, const ResolvedAllocator& allocator, Touch touch) {
   ReplayOptions options;
   options.worker_path = HEAPTAPE_WORKER;
   options.touch = touch;
   absl::StatusOr<RunResult> run = Replay(trace, allocator, options);
-  if (!run.ok()) Die(std::string(run.status().message()));
-  if (run->error) Die(allocator.DisplayName() + ": " + *run->error);
+  if (run.ok() && run->error) return absl::AbortedError(*run->error);
+  return run;
+}
+
+RunResult MustReplay(const std::string& trace, const ResolvedAllocator& allocator, Touch touch) {
+  absl::StatusOr<RunResult> run = ReplayOnce(trace, allocator, touch);
+  if (!run.ok()) Die(absl::StrCat(allocator.DisplayName(), ": ", run.status().message()));
   return *std::move(run);
 }
 
-std::uint64_t BareLoopNs(const ResolvedAllocator& allocator, const std::string& events) {
-  const std::string command = "GLIBC_TUNABLES=glibc.rtld.optional_static_tls=16384 '" HEAPTAPE_BARE_LOOP "' '" +
-                              allocator.library_path + "' '" + events + "'";
+absl::StatusOr<std::uint64_t> BareLoopNs(const ResolvedAllocator& allocator, const std::string& events) {
+  std::string command = "GLIBC_TUNABLES=glibc.rtld.optional_static_tls=16384";
+  for (const auto& [name, value] : allocator.environment) absl::StrAppend(&command, " ", name, "='", value, "'");
+  absl::StrAppend(&command, " '" HEAPTAPE_BARE_LOOP "' '", allocator.library_path, "' '", allocator.symbol_prefix, "' '", events,
+                  "' 2>&1");
   FILE* pipe = popen(command.c_str(), "r");
-  unsigned long long ns = 0;
-  if (pipe == nullptr || std::fscanf(pipe, "%llu", &ns) != 1) Die("the bare loop failed with " + allocator.DisplayName());
-  pclose(pipe);
+  if (pipe == nullptr) return absl::ErrnoToStatus(errno, "the bare loop cannot be started");
+  std::string said;
+  for (int letter; (letter = std::fgetc(pipe)) != EOF;) said += static_cast<char>(letter);
+  const int status = pclose(pipe);
+  std::uint64_t ns = 0;
+  if (status != 0 || !absl::SimpleAtoi(said, &ns)) return absl::AbortedError(absl::StrCat("the bare loop failed: ", said));
   return ns;
 }
 
@@ -98,20 +112,33 @@ double PerEvent(std::uint64_t ns, std::uint64_t events) { return static_cast<dou
 void CompareWithBareLoop(const Arguments& arguments, const Folder& folder, const std::string& trace) {
   const std::string raw = folder.File("events");
   const std::uint64_t calls = WriteRawEvents(trace, raw);
-  absl::StatusOr<std::vector<ResolvedAllocator>> allocators = ResolveAllocators("all");
-  if (!allocators.ok()) Die(std::string(allocators.status().message()));
+  std::vector<ResolvedAllocator> allocators;
+  for (const std::string& name : arguments.allocators.empty() ? std::vector<std::string>{"all"} : arguments.allocators) {
+    absl::StatusOr<std::vector<ResolvedAllocator>> found = ResolveAllocators(name);
+    if (!found.ok()) Die(std::string(found.status().message()));
+    allocators.insert(allocators.end(), found->begin(), found->end());
+  }
   std::printf("CPU time of the worker, ns per event (%llu events, %llu live objects)\n\n%-22s %8s %8s %8s %12s\n",
               static_cast<unsigned long long>(calls), static_cast<unsigned long long>(arguments.live), "allocator", "bare",
               "engine", "added", "with touch");
-  for (const ResolvedAllocator& allocator : *allocators) {
+  for (const ResolvedAllocator& allocator : allocators) {
     if (!allocator.loader_path.empty()) continue;  // the bare loop runs under the system's C library
     std::uint64_t bare = ~0ull, engine = ~0ull, touching = ~0ull;
-    for (int round = 0; round < arguments.rounds; ++round) {
-      bare = std::min(bare, BareLoopNs(allocator, raw));
-      const RunResult untouched = MustReplay(trace, allocator, Touch::kNone);
-      engine = std::min(engine, untouched.cpu_user_ns + untouched.cpu_system_ns);
-      const RunResult touched = MustReplay(trace, allocator, Touch::kRecorded);
-      touching = std::min(touching, touched.cpu_user_ns + touched.cpu_system_ns);
+    absl::Status failed = allocator.problem.empty() ? absl::OkStatus() : absl::FailedPreconditionError(allocator.problem);
+    const auto least = [&](std::uint64_t& figure, const absl::StatusOr<RunResult>& run) {
+      failed.Update(run.status());
+      if (run.ok()) figure = std::min(figure, run->cpu_user_ns + run->cpu_system_ns);
+    };
+    for (int round = 0; round < arguments.rounds && failed.ok(); ++round) {
+      const absl::StatusOr<std::uint64_t> loop = BareLoopNs(allocator, raw);
+      failed.Update(loop.status());
+      if (loop.ok()) bare = std::min(bare, *loop);
+      least(engine, ReplayOnce(trace, allocator, Touch::kNone));
+      least(touching, ReplayOnce(trace, allocator, Touch::kRecorded));
+    }
+    if (!failed.ok()) {
+      std::printf("%s: left out: %s\n", allocator.DisplayName().c_str(), std::string(failed.message()).c_str());
+      continue;
     }
     std::printf("%-22s %8.1f %8.1f %+8.1f %12.1f\n", allocator.DisplayName().c_str(), PerEvent(bare, calls),
                 PerEvent(engine, calls), PerEvent(engine, calls) - PerEvent(bare, calls), PerEvent(touching, calls));
@@ -149,10 +176,12 @@ int Main(int argc, char** argv) {
       arguments.long_trace = true;
     } else if (name == "--null-only") {
       arguments.null_only = true;
+    } else if (name == "-a" && i + 1 < argc) {
+      arguments.allocators.emplace_back(argv[++i]);
     } else if (name.substr(0, 1) != "-") {
       arguments.traces.emplace_back(name);
     } else {
-      std::fprintf(stderr, "usage: replay_benchmark [--events N] [--live N] [--rounds N] [--long] [--null-only] [TRACE...]\n");
+      std::fprintf(stderr, "usage: replay_benchmark [--events N] [--live N] [--rounds N] [--long] [--null-only] [-a NAME]... [TRACE...]\n");
       return 2;
     }
   }

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import statistics
 import subprocess
+import time
 
 from score_programs import Failure, run
 
@@ -75,12 +76,19 @@ def remove(output):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def record(measurer, program, recorders, rounds, folder, say):
-    """Runs a program under each recorder in turns. Returns the costs of all runs by recorder, what the program said of
+LEAST_ROUNDS = 3
+
+
+def record(measurer, program, recorders, rounds, seconds, folder, say):
+    """Runs a program under each recorder in turns: fewer rounds where they take longer than `seconds`. Returns the costs of all runs by recorder, what the program said of
     its own calls, and the paths of the last recordings."""
     costs = {recorder.name: [] for recorder in recorders}
     outputs, calls = {}, None
+    start = time.monotonic()
     for number in range(rounds):
+        if number >= LEAST_ROUNDS and (time.monotonic() - start) * (number + 1) / number > seconds:
+            say(f"{program.name}: no more than {number} rounds in {seconds} s")
+            break
         for recorder in recorders:
             output = outputs[recorder.name] = folder / f"{program.name}.{recorder.name}.recording"
             remove(output)

@@ -77,9 +77,15 @@ def as_text(result):
     return "\n".join(parts + ["".join(line + "\n" for line in remarks(result))])
 
 
+def rounds(result):
+    """That programs ran in: fewer of those that took long."""
+    numbers = [len(row["recorders"]["heaptape"]["cpu_ratio_of_rounds"]) for row in result["programs"] if row["program"] != "relay"]
+    return str(max(numbers, default=0)) if len(set(numbers)) < 2 else f"{min(numbers)} to {max(numbers)}"
+
+
 def as_markdown(result):
     command = "bench/scorecard" + ("" if result["scale"] == "full" else " --" + result["scale"])
-    parts = [f"Printed by `{command}`: medians of {result['rounds']} interleaved rounds on {result['cpus']} CPUs "
+    parts = [f"Printed by `{command}`: medians of {rounds(result)} interleaved rounds on {result['cpus']} CPUs "
              f"({result['machine']}), load average {result['load_average']:.1f} before the run."]
     for title, rows in tables(result):
         rows = [rows[0], ["---"] + ["---:"] * (len(rows[0]) - 1)] + rows[1:]

@@ -43,6 +43,14 @@ class Benchmarks(unittest.TestCase):
         for row in rows:
             self.assertTrue(row.get("error_occurred") or row["cpu_time"] > 0, row)
 
+    def test_replay_leaves_out_and_names_what_fails(self):
+        broken = next(BUILD.rglob("libmisbehaving_allocator.so"))
+        text = subprocess.run([BUILD / "bench" / "replay_benchmark", "--events", "20000", "--live", "1000", "--rounds", "1",
+                               "-a", f"{broken}:MISBEHAVE_HOW=abort,MISBEHAVE_AFTER=100", "-a", "glibc"],
+                              check=True, capture_output=True, text=True).stdout
+        self.assertRegex(text, r"(?m)^libmisbehaving_allocator.*: left out: .*misbehaving: giving up")
+        self.assertRegex(text, r"(?m)^glibc \S+ +[\d.]+ +[\d.]+ +[+-][\d.]+ +[\d.]+$")
+
     def test_cost_of_calls(self):
         done = subprocess.run([sys.executable, SOURCE / "bench" / "call_cost", "--build", BUILD, "--rounds", "1", "--min-time", "0.001", "--format", "json"],
                               capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""The part of bench/scorecard that replays against a bare loop, in short form: every allocator here has its figures.
+"""The part of bench/scorecard that replays against a bare loop, in short form: each allocator has its figures.
 
 Usage: scorecard_engine_test.py SOURCE_FOLDER BUILD_FOLDER
 """
@@ -27,11 +27,7 @@ class Engine(unittest.TestCase):
         self.assertGreater(engine["null_million_events_per_second"], 0.1)
         self.assertIn(f"{engine['null_million_events_per_second']:.1f} million events a second", done.stdout)
 
-        listed = json.loads(subprocess.run([BUILD / "bin" / "heaptape", "allocators", "list", "--no-check", "--format", "json"], check=True, capture_output=True).stdout)
-        # heaptape's own bump allocator is not one to compare; another C library than the system's has no bare loop.
-        here = {f"{row['family']} {row['version']}" for row in listed["allocators"] if row["state"] == "installed" and row["family"] != "bump"}
-        self.assertGreaterEqual(len(here), 4)
-        self.assertLessEqual(here, {row["allocator"] for row in engine["allocators"]})
+        self.assertEqual({row["allocator"].split()[0] for row in engine["allocators"]}, {"glibc", "jemalloc", "mimalloc", "tcmalloc"})
         for row in engine["allocators"]:
             self.assertGreater(row["bare"], 0, row)
             self.assertGreater(row["engine"], 0, row)
