@@ -227,8 +227,12 @@ absl::StatusOr<ResolvedAllocator> Choose(const Family& family, const std::string
     if (VersionAnswers(entry->version, version)) return Resolved(*entry, family);
   }
   std::vector<std::string> here;
-  for (const ResolvedAllocator& candidate : installed) here.push_back(candidate.version);
-  for (const StoredAllocator& entry : stored) here.push_back(entry.version);
+  // The same version may be here as a package and as a build.
+  const auto add = [&here](const std::string& there) {
+    if (std::find(here.begin(), here.end(), there) == here.end()) here.push_back(there);
+  };
+  for (const ResolvedAllocator& candidate : installed) add(candidate.version);
+  for (const StoredAllocator& entry : stored) add(entry.version);
   const std::string wanted = version.empty() ? family.name : absl::StrCat(family.name, "@", version);
   return absl::NotFoundError(absl::StrCat(wanted, " is not here", here.empty() ? "" : absl::StrCat(" (of ", family.name, " there is ", absl::StrJoin(here, ", "), ")"),
                                           "; `heaptape allocators add ", wanted, "` gets it"));

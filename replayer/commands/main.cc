@@ -3,6 +3,7 @@
 #include <string>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/str_replace.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/convert.h"
 #include "replayer/commands/manual.h"
@@ -17,6 +18,11 @@ int main(int argc, char** argv) {
       "  heaptape record -o guard.tape -- tor -f torrc     record a program\n"
       "  heaptape replay guard.tape                        replay it on every allocator here\n"
       "  heaptape inspect guard.tape                       what is in the recording");
+
+  program.failure_message([](const CLI::App* app, const CLI::Error& error) {
+    // The -- before a program's own words is no part of what was not expected.
+    return absl::StrReplaceAll(CLI::FailureMessage::simple(app, error), {{"not expected: -- ", "not expected: "}});
+  });
 
   int status = kExitDone;
   AddRecord(program, status);

@@ -15,6 +15,7 @@ try replay good.tape -a glibc --seeds 0
 try replay good.tape -a glibc -o nosuch/results.json
 try replay good.tape -a glibc --no-cache --baseline hoard 2>&1 | sed 's/glibc [0-9.]*[0-9]/glibc N/'
 try replay
+try record -f -o x.tape -- true
 try report nosuch.json
 try report good.tape
 echo '{"schema_version": 1}' > half.json
