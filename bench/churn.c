@@ -1,12 +1,13 @@
 // Three threads that allocate, hand blocks to one another and free them: the same calls at every run.
-// Threads take turns in fixed order, so the order of events does not depend on the scheduler.
+// Threads take turns in fixed order, so the order of events does not depend on the scheduler. It runs for some seconds:
+// allocators give memory back half a second after it was freed, and at the end of a run as short as that they are in the midst of it.
 
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { kThreads = 3, kTurns = 600, kCallsPerTurn = 1500, kSlots = 60000 };
+enum { kThreads = 3, kTurns = 2400, kCallsPerTurn = 1500, kSlots = 60000 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
