@@ -256,9 +256,11 @@ TEST(RecordControl, SegmentsBySizeEachBeginWithTheLiveSetAndTheOldestGo) {
 
 TEST(RecordSignals, HandlersThatAllocateAndJumpOutLeaveAConsistentTrace) {
   TemporaryFolder folder;
+  RecorderOptions patient;  // on a machine with other work the writer may be away for seconds
+  patient.max_wait_ns = 60'000'000'000;
   setenv("LD_PRELOAD", HEAPTAPE_REENTRANT_MALLOC, 1);
   absl::StatusOr<LaunchResult> launch =
-      RunRecorded({TestProgram("signals"), "1000"}, TestLaunchOptions(folder.File("x.tape")));
+      RunRecorded({TestProgram("signals"), "1000"}, TestLaunchOptions(folder.File("x.tape"), patient));
   unsetenv("LD_PRELOAD");
   ASSERT_TRUE(launch.ok());
   EXPECT_EQ(launch->exit_status, 0);
