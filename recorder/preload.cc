@@ -522,54 +522,67 @@ inline bool CountToStack(std::uint64_t size) {
 
 constexpr std::uint64_t kLastLookPatience = 200'000'000;
 
-// A hundredth of the time may be spent on waiting for looks.
-bool MayLook(Region* region) {
+// A hundredth of the time, and a quarter of a second for how programs begin, may be spent on waiting for looks.
+bool MayAwaitLook(Region* region) {
   static std::atomic<std::uint64_t> first_ns;
   const std::uint64_t now = Now();
   std::uint64_t first = first_ns.load(memory_order_relaxed);
   if (first == 0) first_ns.store(first = now, memory_order_relaxed);
   return region->writer_state.load(memory_order_relaxed) == WriterState::kRunning &&
-         region->big_wait_ns.load(memory_order_relaxed) <= (now - first) / 100 + 100'000'000;
+         region->big_wait_ns.load(memory_order_relaxed) <= (now - first) / 100 + 250'000'000;
 }
 
-// Waits, for a bounded time, until the writer has looked at the pages of a block. Returns the look's ticket, 0 where there
-// was none. Each step asks whether the look is still this call's: a signal handler may fork in the midst of it, and the
-// writer takes away a look that nobody came for.
-std::uint64_t LookAtPages(Region* region, std::uint64_t address, std::uint64_t bytes) {
-  const std::uint64_t ticket = region->look_tickets.fetch_add(1, memory_order_relaxed) + 1;
-  const auto state = [ticket](LookPhase phase) { return LookState(ticket, phase); };
-  Look* look = nullptr;
-  for (std::uint32_t i = 0; i < kLookCount && !look; ++i) {
-    Look& other = region->looks[(ticket + i) % kLookCount];
-    std::uint64_t found = other.state.load(memory_order_relaxed);
-    if (PhaseOf(found) == LookPhase::kFree &&
-        other.state.compare_exchange_strong(found, state(LookPhase::kFilling), memory_order_acquire)) {
-      look = &other;
-    }
+// A slot with the question in it; null where none is free.
+Look* AskForLook(Region* region, std::uint64_t ticket, std::uint64_t address, std::uint64_t bytes, LookPhase asked) {
+  for (std::uint32_t i = 0; i < kLookCount; ++i) {
+    Look& look = region->looks[(ticket + i) % kLookCount];
+    std::uint64_t state = look.state.load(memory_order_relaxed);
+    if (PhaseOf(state) != LookPhase::kFree) continue;
+    const std::uint64_t filling = LookState(ticket, LookPhase::kFilling);
+    if (!look.state.compare_exchange_strong(state, filling, memory_order_acquire)) continue;
+    look.address.store(address, memory_order_relaxed);
+    look.bytes.store(bytes, memory_order_relaxed);
+    look.state.store(LookState(ticket, asked), memory_order_release);
+    region->looks_asked.fetch_add(1, memory_order_release);
+    return &look;
   }
-  if (!look) return 0;
-  look->address.store(address, memory_order_relaxed);
-  look->bytes.store(bytes, memory_order_relaxed);
-  std::uint64_t expected = state(LookPhase::kFilling);
-  look->state.compare_exchange_strong(expected, state(LookPhase::kAsked), memory_order_release);
-  region->looks_asked.fetch_add(1, memory_order_release);
+  return nullptr;
+}
 
+// Waits, for a bounded time, until the writer has looked. False where it did not. Each step asks whether the look is still
+// this call's: a signal handler may fork in the midst of it, and the writer takes away a look that nobody came for.
+bool AwaitLook(Region* region, Look* look, std::uint64_t ticket) {
+  const std::uint64_t asked = LookState(ticket, LookPhase::kAsked);
   const std::uint64_t start = Now();
   std::uint64_t waited = 0;
   do {
-    Sleep(100'000);  // the writer comes each fifth of a millisecond while it is asked
+    Sleep(10'000);  // which takes some 60 us; the writer comes as often while it is asked
     waited = Now() - start;
-  } while (look->state.load(memory_order_acquire) == state(LookPhase::kAsked) && waited < 20'000'000 && !WriterDied(region) &&
+  } while (look->state.load(memory_order_acquire) == asked && waited < 20'000'000 && !WriterDied(region) &&
            region->generation.load(memory_order_relaxed) != 0);
   region->big_wait_ns.fetch_add(waited, memory_order_relaxed);
 
-  expected = state(LookPhase::kAsked);
-  if (look->state.compare_exchange_strong(expected, state(LookPhase::kFree), memory_order_acq_rel)) return 0;
-  if (expected != state(LookPhase::kDone) ||
-      !look->state.compare_exchange_strong(expected, state(LookPhase::kFree), memory_order_acq_rel)) {
-    return 0;
+  const std::uint64_t free = LookState(ticket, LookPhase::kFree);
+  std::uint64_t state = asked;
+  if (look->state.compare_exchange_strong(state, free, memory_order_acq_rel)) return false;
+  if (state != LookState(ticket, LookPhase::kDone) || !look->state.compare_exchange_strong(state, free, memory_order_acq_rel)) {
+    return false;
   }
   region->big_waits.fetch_add(1, memory_order_relaxed);
+  return true;
+}
+
+// Has the writer look at the pages of a block. `stays`: the block will still be there if it comes late. Returns the look's
+// ticket, 0 where there is none.
+std::uint64_t LookAtPages(Region* region, std::uint64_t address, std::uint64_t bytes, bool stays) {
+  const bool wait = MayAwaitLook(region);
+  std::uint64_t ticket = 0;
+  if (wait || stays) {
+    ticket = region->look_tickets.fetch_add(1, memory_order_relaxed) + 1;
+    Look* look = AskForLook(region, ticket, address, bytes, wait ? LookPhase::kAsked : LookPhase::kAskedInPassing);
+    if (!look || (wait && !AwaitLook(region, look, ticket))) ticket = 0;
+  }
+  if (!wait || ticket == 0) region->big_skipped.fetch_add(1, memory_order_relaxed);
   return ticket;
 }
 
@@ -578,11 +591,9 @@ __attribute__((noinline)) void RecordBig(RawOp op, const void* pointer, std::uin
   const auto address = reinterpret_cast<std::uint64_t>(pointer);
   Region* region = process.region.load(memory_order_acquire);
   if (region && region->record_big.load(memory_order_relaxed) && pointer && region->generation.load(memory_order_relaxed) != 0) {
-    if (op != RawOp::kFree && op != RawOp::kReallocBegin) {
-      region->big_filter[BigFilterIndex(address)].fetch_add(1, memory_order_relaxed);
-    }
-    if (MayLook(region)) more.look = LookAtPages(region, address, usable);
-    if (more.look == 0) region->big_skipped.fetch_add(1, memory_order_relaxed);
+    const bool stays = op != RawOp::kFree && op != RawOp::kReallocBegin;
+    if (stays) region->big_filter[BigFilterIndex(address)].fetch_add(1, memory_order_relaxed);
+    more.look = LookAtPages(region, address, usable, stays);
   }
   RecordSlow(op, address, size, more);
 }

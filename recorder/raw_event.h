@@ -102,8 +102,9 @@ static_assert(sizeof(ChunkHeader) == 64);
 // A thread with a big block before it (just allocated, or about to be freed) asks the writer to look at the block's pages,
 // waits, and then publishes the event with the look's ticket: what is asked here is done before whatever events the writer
 // still has to read. Tickets are never used twice, so one word tells whose look this is and how far it came.
-enum class LookPhase : std::uint64_t { kFree = 0, kFilling, kAsked, kDone };
-inline constexpr int kLookPhaseBits = 2;
+// Where there is no time to wait a thread asks all the same for a block that stays: the writer then looks as soon as it can.
+enum class LookPhase : std::uint64_t { kFree = 0, kFilling, kAsked, kDone, kAskedInPassing };
+inline constexpr int kLookPhaseBits = 3;
 inline constexpr std::uint32_t kLookCount = 64;
 
 constexpr std::uint64_t LookState(std::uint64_t ticket, LookPhase phase) {
@@ -194,7 +195,7 @@ struct Region {
   std::atomic<std::uint64_t> held_until;         // what ended by then is in held_ns
   std::atomic<std::uint64_t> big_waits;          // for the writer to look at a big block's pages, which it did
   std::atomic<std::uint64_t> big_wait_ns;        // of those and of waits in vain
-  std::atomic<std::uint64_t> big_skipped;        // without a look: the budget was spent, or the writer did not come
+  std::atomic<std::uint64_t> big_skipped;        // without a look, or with a late one: the budget was spent, or the writer did not come
   std::atomic<EndReason> end_reason;
   std::atomic<WriterState> writer_state;
   std::atomic<std::int32_t> writer_pid;

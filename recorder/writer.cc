@@ -107,7 +107,26 @@ class Pool {
     return events;
   }
 
-  // How many looks threads have asked for so far.
+  // Called between all longer steps: threads wait for it.
+  void ServeLooks() {
+    const std::uint64_t asked = region_->looks_asked.load(std::memory_order_acquire);
+    if (asked == looks_asked_) return;
+    looks_asked_ = asked;
+    for (Look& look : region_->looks) {
+      std::uint64_t state = look.state.load(std::memory_order_acquire);
+      const bool in_passing = PhaseOf(state) == LookPhase::kAskedInPassing;
+      if (!in_passing && PhaseOf(state) != LookPhase::kAsked) continue;
+      const std::uint64_t ticket = state >> kLookPhaseBits;
+      const std::uint64_t address = look.address.load(std::memory_order_relaxed);
+      const std::uint64_t bytes = look.bytes.load(std::memory_order_relaxed);
+      if (memory_->can_see_pages()) looks_[ticket] = memory_->PresentPages(address, bytes);
+      // Given up by its thread meanwhile: the block may be gone by now.
+      const LookPhase then = in_passing ? LookPhase::kFree : LookPhase::kDone;
+      if (!look.state.compare_exchange_strong(state, LookState(ticket, then))) looks_.erase(ticket);
+    }
+  }
+
+  // How many looks were asked for so far.
   std::uint64_t looks_asked() const { return looks_asked_; }
 
   // About once a second: a thread that was killed, or jumped out of its wait, does not come for its look.
@@ -216,27 +235,14 @@ class Pool {
     return events;
   }
 
-  // Called between all longer steps: threads wait for it.
-  void ServeLooks() {
-    const std::uint64_t asked = region_->looks_asked.load(std::memory_order_acquire);
-    if (asked == looks_asked_) return;
-    looks_asked_ = asked;
-    for (Look& look : region_->looks) {
-      std::uint64_t state = look.state.load(std::memory_order_acquire);
-      if (PhaseOf(state) != LookPhase::kAsked) continue;
-      const std::uint64_t ticket = state >> kLookPhaseBits;
-      const std::uint64_t address = look.address.load(std::memory_order_relaxed);
-      const std::uint64_t bytes = look.bytes.load(std::memory_order_relaxed);
-      if (memory_->can_see_pages()) looks_[ticket] = memory_->PresentPages(address, bytes);
-      // Given up by its thread meanwhile: the block may be gone by now.
-      if (!look.state.compare_exchange_strong(state, LookState(ticket, LookPhase::kDone))) looks_.erase(ticket);
-    }
-  }
-
   void TakeLook(std::uint64_t ticket, const OrderedEvent& event) {
     if (ticket == 0) return;
-    const auto found = looks_.find(ticket);
-    if (found == looks_.end()) return;
+    auto found = looks_.find(ticket);
+    if (found == looks_.end()) {
+      ServeLooks();  // asked for in passing, just now
+      found = looks_.find(ticket);
+      if (found == looks_.end()) return;
+    }
     recording_->Touched(event.event.number(), std::move(found->second));
     looks_.erase(found);
   }
@@ -313,7 +319,7 @@ void LetGo(std::uint64_t report_fd) {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
-  prctl(PR_SET_TIMERSLACK, 50'000, 0, 0, 0);
+  prctl(PR_SET_TIMERSLACK, 10'000, 0, 0, 0);
   for (const auto resource : {RLIMIT_AS, RLIMIT_DATA, RLIMIT_NOFILE, RLIMIT_FSIZE, RLIMIT_CPU, RLIMIT_STACK}) {
     rlimit limit;
     if (getrlimit(resource, &limit) == 0 && limit.rlim_cur != limit.rlim_max) {
@@ -440,7 +446,7 @@ class Writer {
     std::uint64_t last_mark = 0;
     std::uint64_t last_open = 0;
     std::uint64_t looks = 0;
-    std::uint64_t last_asked = 0;
+    std::uint64_t last_look_ns = 0;
     const std::uint64_t mark_interval = std::clamp<std::uint64_t>(region_->options.time_resolution_ns, kMillisecond, kSecond);
     for (;;) {
       const std::uint32_t number = region_->number.load(std::memory_order_acquire);
@@ -475,18 +481,28 @@ class Writer {
       // A full pool makes the program wait, so the next look comes at once while there is much to read; not at chunks
       // that are being filled, whose memory would go to and fro between the processors.
       idle_polls = events ? 0 : idle_polls + 1;
-      // Who has asked for a look asks soon for another, and waits.
       if (pool_->looks_asked() != looks) {
         looks = pool_->looks_asked();
-        last_asked = now;
+        last_look_ns = now;
       }
       if (events >= 4 * kChunkEvents) continue;
-      const bool asked = last_asked != 0 && now - last_asked < 10 * kMillisecond;
-      SleepFor(asked ? kMillisecond / 5 : idle_polls < 20 ? kMillisecond : 4 * kMillisecond);
+      if (last_look_ns != 0 && now - last_look_ns < 3 * kMillisecond) {
+        AwaitLooks();
+      } else {
+        SleepFor(idle_polls < 20 ? kMillisecond : 4 * kMillisecond);
+      }
     }
   }
 
  private:
+  // Who has asked for a look soon asks for another, and waits for it: for a millisecond little else is done than serving them.
+  void AwaitLooks() {
+    for (int naps = 0; naps < 16; ++naps) {
+      SleepFor(50'000);
+      pool_->ServeLooks();
+    }
+  }
+
   // The recording's time: since its start, and without what the program was held up for the writer. Allocators give
   // memory back by time, and the program that is not recorded does not wait. Never goes back.
   std::uint64_t Clock() {

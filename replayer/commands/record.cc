@@ -77,7 +77,7 @@ void Tell(const LaunchResult& result, bool verbose) {
     std::fprintf(stderr, "heaptape: %s\n", result.error.c_str());
   }
   if (const std::uint64_t skipped = figure("big_skipped")) {
-    std::fprintf(stderr, "heaptape: %s: %s of %s looks at the pages of large blocks were left out, so peaks under other "
+    std::fprintf(stderr, "heaptape: %s: %s of %s looks at the pages of large blocks were left out or came late, so peaks under other "
                  "allocators may come out too high or too low. Record on a machine with more idle CPU.\n",
                  result.output.c_str(), Count(skipped).c_str(), Count(skipped + figure("big_waits")).c_str());
   }
