@@ -1,13 +1,14 @@
 // Three threads that allocate, hand blocks to one another and free them: the same calls at every run.
-// Threads take turns in fixed order, so the order of events does not depend on the scheduler. It runs for some seconds:
-// allocators give memory back half a second after it was freed, and at the end of a run as short as that they are in the midst of it.
+// Threads take turns in fixed order, so the order of events does not depend on the scheduler. Its live set swells and shrinks
+// several times a second, and with it all that allocators give back some tenths of a second after it was freed: it ends when the
+// set is at its largest, for on the way down memory at the end is a matter of the moment.
 
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { kThreads = 3, kTurns = 2400, kCallsPerTurn = 1500, kSlots = 60000 };
+enum { kThreads = 3, kTurns = 2340, kCallsPerTurn = 1500, kSlots = 60000 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
@@ -27,7 +28,7 @@ static void* Churn(void* argument) {
   for (int i = 0; i < kTurns; ++i) {
     pthread_mutex_lock(&lock);
     while (turn % kThreads != self) pthread_cond_wait(&changed, &lock);
-    // The live set swells and shrinks.
+    // The live set swells, shrinks, and in the end swells.
     const int phase = i / 60 % 2;
     for (int k = 0; k < kCallsPerTurn; ++k) {
       const uint64_t chance = Next(&state);
