@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -301,6 +302,17 @@ absl::Status GitBisection::Run(const std::vector<std::string>& arguments) {
   if (!head.ok()) return head.status();
   state_.commit = Trimmed(*head);
   return absl::OkStatus();
+}
+
+absl::Status GitBisection::Replay() {
+  absl::StatusOr<std::string> log = Log();
+  if (!log.ok()) return log.status();
+  const std::string file = clone_ + "/.git/heaptape-log";
+  std::ofstream written(file);
+  written << *log;
+  written.close();
+  if (!written) return absl::ResourceExhaustedError(absl::StrCat(file, ": cannot be written: ", std::strerror(errno)));
+  return Run({"bisect", "replay", file});
 }
 
 absl::StatusOr<std::string> GitBisection::Log() const { return Git(clone_, {"bisect", "log"}, cancelled_); }

@@ -98,6 +98,9 @@ class GitBisection {
   std::string Foresee(const std::string& hash, Mark mark) const;
   // Commits still in question.
   std::uint64_t Remaining() const;
+  // Begins anew by git's own log, as whoever is given it does. Git checks then where the lines of all that is marked part, which
+  // it had done for the two ends only: state() may be kTest again.
+  absl::Status Replay();
   // As `git bisect replay` takes it.
   absl::StatusOr<std::string> Log() const;
 

@@ -125,6 +125,19 @@ absl::StatusOr<std::string> LookBefore(const GitMirror& mirror, const BisectOpti
   return "";
 }
 
+// Makes a log that replays to the same end. A parent of what was found that stands behind an old commit of another line was
+// never asked for, but whoever replays the log is asked for it: there the lines part. LookBefore() has measured it.
+absl::Status MakeReplayable(const BisectOptions& options, Walk& walk, GitBisection& git) {
+  while (true) {
+    if (absl::Status replayed = git.Replay(); !replayed.ok()) return replayed;
+    if (git.state().kind != BisectionState::Kind::kTest) return absl::OkStatus();
+    const std::string hash = git.state().commit;
+    absl::StatusOr<Measurement> measurement = walk.Measure(hash, 0);
+    if (!measurement.ok()) return measurement.status();
+    if (absl::Status applied = git.Apply(hash, MarkOf(*measurement, options.first_good)); !applied.ok()) return applied;
+  }
+}
+
 // One bisection by git from `old_hash` to `new_hash`. Returns the commit to search again up to, empty where this is the end.
 absl::StatusOr<std::string> SearchOnce(const GitMirror& mirror, CommitMeasurer& measurer, const BisectOptions& options, Walk& walk,
                                        const std::string& old_hash, const std::string& new_hash, Bisection& result) {
@@ -146,10 +159,7 @@ absl::StatusOr<std::string> SearchOnce(const GitMirror& mirror, CommitMeasurer& 
     if (absl::Status applied = (*git)->Apply(hash, MarkOf(*measurement, options.first_good)); !applied.ok()) return applied;
   }
   measurer.Expect({});
-  absl::StatusOr<std::string> log = (*git)->Log();
-  if (!log.ok()) return log.status();
-  result.log = *std::move(log);
-  const BisectionState& end = (*git)->state();
+  const BisectionState end = (*git)->state();
   std::vector<std::string> found = {end.commit};
   if (end.kind == BisectionState::Kind::kOnlySkipped) {
     result.end = Bisection::End::kOnlySkipped;
@@ -170,9 +180,16 @@ absl::StatusOr<std::string> SearchOnce(const GitMirror& mirror, CommitMeasurer& 
     absl::StatusOr<Measurement> first = walk.Measure(end.commit, 0);
     if (!first.ok()) return first.status();
     result.first = *std::move(first);
-    if (result.end == Bisection::End::kMergeBaseDiffers) return std::string();
   }
-  return LookBefore(mirror, options, walk, found, result);
+  if (result.end != Bisection::End::kMergeBaseDiffers) {
+    absl::StatusOr<std::string> earlier = LookBefore(mirror, options, walk, found, result);
+    if (!earlier.ok() || !earlier->empty()) return earlier;
+    if (absl::Status made = MakeReplayable(options, walk, **git); !made.ok()) return made;
+  }
+  absl::StatusOr<std::string> log = (*git)->Log();
+  if (!log.ok()) return log.status();
+  result.log = *std::move(log);
+  return std::string();
 }
 
 }  // namespace

@@ -88,13 +88,13 @@ class BisectHistoryTest : public ::testing::Test {
     return BisectHistory(*mirror, *measurer_, options);
   }
 
-  // What git says to a log in another clone.
-  std::string Replayed(const std::string& log) {
+  // What git says to a log in another clone. It exits with 2 where only skipped commits are left.
+  std::string Replayed(const std::string& log, int status = 0) {
     std::ofstream(folder_ / "log") << log;
     TestRepository other(folder_ / "other");
     other.Git({"fetch", "-q", repository_.path(), "+refs/tags/*:refs/tags/*"});
     other.Git({"checkout", "-q", "v1"});
-    return other.Git({"bisect", "replay", folder_ / "log"});
+    return other.Git({"bisect", "replay", folder_ / "log"}, status);
   }
 
   TemporaryFolder folder_;
@@ -224,6 +224,7 @@ TEST_F(BisectHistoryTest, NamesTheCandidatesWhereSkippedCommitsHideTheCulprit) {
   std::vector<std::string> names;
   for (const Commit& commit : result->candidates) names.push_back(commit.subject);
   EXPECT_THAT(names, ElementsAre("no-build-1", "no-build-2", "d2"));
+  EXPECT_THAT(Replayed(result->log, 2), HasSubstr("The first bad commit could be any of:\n" + repository_.hash("no-build-1")));
 }
 
 TEST_F(BisectHistoryTest, AMergeBaseThatIsAlreadyBadIsSaid) {
@@ -244,6 +245,63 @@ TEST_F(BisectHistoryTest, GoodOnAnotherLineThanBad) {
   EXPECT_EQ(result->first->commit.subject, "culprit");
   EXPECT_EQ(measurer_->asked[2], "a1");  // where the lines part
   EXPECT_THAT(Replayed(result->log), HasSubstr(repository_.hash("culprit") + " is the first bad commit"));
+}
+
+// m0 - m1 - fork - rise ---------------------- join - m6 - m7
+//   \           \- s1 - s2 - s3 - s4 - s5 - s6 -/
+//    \- old
+// Git asks for a commit of the side line and so takes `fork` for good, unseen; when the log is replayed it wants to know of it,
+// for there `rise` and the side line part.
+class BisectSideLineTest : public BisectHistoryTest {
+ protected:
+  void MakeHistory(const std::string& fork) {
+    Add("m0", "100");
+    Add("m1", "101");
+    Add("fork", fork);
+    repository_.Branch("long-side", "fork");
+    for (const char* name : {"s1", "s2", "s3", "s4", "s5", "s6"}) Add(std::string("side-") + name, "102");
+    repository_.Switch("main");
+    Add("rise", "700");
+    repository_.Merge("join", "long-side", "figure", "702");
+    Add("m6", "703");
+    Add("m7", "704");
+    repository_.Branch("old", "m0");
+    Add("old", "99");
+  }
+};
+
+TEST_F(BisectSideLineTest, LogHoldsTheMergeBaseThatReplayingItAsksFor) {
+  MakeHistory("103");
+  const auto result = Run({.good = "m0", .bad = "m7"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->end, Bisection::End::kFound);
+  EXPECT_EQ(result->first->commit.subject, "rise");
+  EXPECT_EQ(result->before->commit.subject, "fork");
+  EXPECT_EQ(measurer_->asked.back(), "fork");
+  EXPECT_THAT(result->log, HasSubstr("git bisect good " + repository_.hash("fork")));
+  EXPECT_THAT(Replayed(result->log), HasSubstr(repository_.hash("rise") + " is the first bad commit"));
+}
+
+TEST_F(BisectSideLineTest, LogReplaysWhereGoodIsNoAncestorOfBad) {
+  MakeHistory("103");
+  const auto result = Run({.good = "old", .bad = "m7"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->end, Bisection::End::kFound);
+  EXPECT_EQ(result->first->commit.subject, "rise");
+  EXPECT_EQ(measurer_->asked[2], "m0");  // where the ends' own lines part
+  EXPECT_EQ(measurer_->asked.back(), "fork");
+  EXPECT_THAT(Replayed(result->log), HasSubstr(repository_.hash("rise") + " is the first bad commit"));
+}
+
+TEST_F(BisectSideLineTest, LogReplaysWhereTheMergeBaseCannotBeMeasured) {
+  MakeHistory("compiler error");
+  const auto result = Run({.good = "old", .bad = "m7"});
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->end, Bisection::End::kFound);
+  EXPECT_EQ(result->first->commit.subject, "rise");
+  EXPECT_FALSE(result->before->measured());
+  EXPECT_THAT(result->log, HasSubstr("git bisect skip " + repository_.hash("fork")));
+  EXPECT_THAT(Replayed(result->log), HasSubstr(repository_.hash("rise") + " is the first bad commit"));
 }
 
 TEST_F(BisectHistoryTest, TroubleThatIsNoCommitsFaultEndsTheWalk) {

@@ -27,7 +27,7 @@ TestRepository::TestRepository(const std::string& path) : path_(path) {
   Git({"init", "-q", "-b", "main"});
 }
 
-std::string TestRepository::Git(const std::vector<std::string>& arguments) {
+std::string TestRepository::Git(const std::vector<std::string>& arguments, int status) {
   std::vector<std::string> command = {"git", "-C", path_, "-c", "commit.gpgSign=false", "-c", "tag.gpgSign=false",
                                       "-c", "core.hooksPath=/dev/null"};
   command.insert(command.end(), arguments.begin(), arguments.end());
@@ -41,7 +41,7 @@ std::string TestRepository::Git(const std::vector<std::string>& arguments) {
                                            .without = GitVariables()});
   EXPECT_TRUE(result.ok()) << result.status();
   if (!result.ok()) return "";
-  EXPECT_EQ(result->exit_status, 0) << result->errors;
+  EXPECT_EQ(result->exit_status, status) << result->errors;
   std::string output = result->output;
   while (!output.empty() && output.back() == '\n') output.pop_back();
   return output;

@@ -27,8 +27,8 @@ class TestRepository {
  public:
   explicit TestRepository(const std::string& path);
 
-  // Runs git in it; fails the test unless it exits 0. Returns stdout without the last newline.
-  std::string Git(const std::vector<std::string>& arguments);
+  // Runs git in it; fails the test unless it exits with `status`. Returns stdout without the last newline.
+  std::string Git(const std::vector<std::string>& arguments, int status = 0);
   // Writes `file` and commits it as `name`. Returns the hash.
   std::string Commit(const std::string& name, const std::string& file, const std::string& text);
   void Branch(const std::string& branch, const std::string& at);
