@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 #include <optional>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -125,6 +126,37 @@ std::string WithoutPaths(const std::string& text) {
     i = end;
   }
   return out;
+}
+
+// An address without the user and password that it may hold.
+std::string WithoutUser(const std::string& url) {
+  const std::size_t host = url.find("://");
+  if (host == std::string::npos) return url;
+  const std::size_t user_end = url.substr(0, url.find('/', host + 3)).rfind('@');
+  return user_end == std::string::npos ? url : url.substr(0, host + 3) + url.substr(user_end + 1);
+}
+
+// The command as somebody else may give it: what says where this machine has its files or wants its results is not in it.
+std::vector<std::string> RepeatableCommand(const HistoryReport& report) {
+  static const std::set<std::string> results = {"-f", "--format", "-o", "--output", "--chart", "--issue", "--log"};
+  std::vector<std::string> command = {"heaptape"};
+  for (std::size_t i = 1; i < report.command.size(); ++i) {
+    const std::string& argument = report.command[i];
+    const bool is_short = argument.size() > 2 && argument[0] == '-' && argument[1] != '-';
+    const std::size_t equals = argument.rfind("--", 0) == 0 ? argument.find('=') : std::string::npos;
+    const std::string option = is_short ? argument.substr(0, 2) : argument.substr(0, equals);
+    if (results.count(option)) {
+      if (!is_short && equals == std::string::npos) ++i;
+      continue;
+    }
+    const std::string value = argument.substr(equals == std::string::npos ? 0 : equals + 1);
+    std::string shown = WithoutPaths(value);
+    // The recording's name may say whose program it is.
+    if (value == report.trace.path) shown = "recording.tape";
+    if (value == report.source) shown = IsUrl(value) ? WithoutUser(value) : report.family.substr(0, report.family.find(':'));
+    command.push_back(equals == std::string::npos ? shown : absl::StrCat(option, "=", shown));
+  }
+  return command;
 }
 
 std::string MarkdownCell(const std::string& text) {
@@ -482,14 +514,7 @@ std::string HistoryIssue(const HistoryReport& report) {
   }
 
   out += "\n## How to repeat it\n\n```\n";
-  std::vector<std::string> command = report.command;
-  for (std::size_t i = 0; i < command.size(); ++i) {
-    if (i == 0) command[i] = "heaptape";
-    // Its name may say whose program it is.
-    if (command[i] == report.trace.path) command[i] = "recording.tape";
-    if (!IsUrl(command[i])) command[i] = WithoutPaths(command[i]);
-  }
-  absl::StrAppend(&out, ShellText(command), "\n```\n");
+  absl::StrAppend(&out, ShellText(RepeatableCommand(report)), "\n```\n");
   if (report.bisection.has_value() && !report.bisection->log.empty()) {
     absl::StrAppend(&out, "\n<details><summary>for <code>git bisect replay</code></summary>\n\n```\n", report.bisection->log, "```\n</details>\n");
   }

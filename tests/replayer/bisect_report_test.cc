@@ -138,8 +138,20 @@ TEST(HistoryReportTest, IssueTellsTheMaintainersAndNobodysSecrets) {
 
 TEST(HistoryReportTest, ASourceThatIsAnAddressStays) {
   HistoryReport report = BisectedReport();
-  report.command[6] = "https://example.org/mimalloc.git";
+  report.source = report.command[6] = "https://example.org/mimalloc.git";
   EXPECT_THAT(HistoryIssue(report), HasSubstr("--source https://example.org/mimalloc.git"));
+  report.source = report.command[6] = "https://ada:token@example.org/mimalloc.git";
+  EXPECT_THAT(HistoryIssue(report), HasSubstr("--source https://example.org/mimalloc.git"));
+}
+
+TEST(HistoryReportTest, TheIssuesCommandIsWhatSomebodyElseCanRun) {
+  HistoryReport report = BisectedReport();
+  report.trace.path = "../secret.tape";
+  report.source = "../secret/clone";
+  report.command = {"./heaptape", "bisect", "../secret.tape", "--family=mimalloc", "--source=../secret/clone", "--good", "v1", "--bad", "v2", "-m", "peak",
+                    "--issue", "secret.md", "--log=secret.log", "-o", "secret.json", "-fjson", "--chart", "secret.svg", "--seeds", "3"};
+  EXPECT_THAT(HistoryIssue(report), HasSubstr("\nheaptape bisect recording.tape --family=mimalloc --source=mimalloc --good v1 --bad v2 -m peak --seeds 3\n"));
+  EXPECT_THAT(HistoryIssue(report), Not(HasSubstr("secret.")));
 }
 
 TEST(HistoryReportTest, ASweepNamesItsLargestStepAndHowToGoOn) {
