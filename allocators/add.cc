@@ -93,6 +93,11 @@ class Adding {
 
  private:
   std::string Wanted() const { return request_.version.empty() ? family_.name : absl::StrCat(family_.name, "@", request_.version); }
+  // Whether the family says what this release has of it inside that package. Another release may have another.
+  static bool VersionIsKnown(const SourcePackage& source, const std::string& release) {
+    return !source.version.empty() &&
+           (source.releases.empty() || std::find(source.releases.begin(), source.releases.end(), release) != source.releases.end());
+  }
   bool Answers(const PackageVersion& package) const {
     return VersionAnswers(UpstreamVersion(package.version), WithoutV(request_.version)) || VersionAnswers(package.version, request_.version);
   }
@@ -187,7 +192,8 @@ absl::StatusOr<AddResult> Adding::FromPackages() {
   }
   // The family's own source where it is in no package, and a copy of that version inside another source package.
   for (const SourcePackage& source : family_.source_packages) {
-    if (source.version.empty() ? family_.packages.empty() : source.version == WithoutV(request_.version)) {
+    if (source.version.empty() ? family_.packages.empty()
+                               : source.version == WithoutV(request_.version) && (request_.release.empty() || VersionIsKnown(source, request_.release))) {
       absl::StatusOr<AddResult> result = FromDebianSource(source);
       if (result.ok() || !(absl::IsNotFound(result.status()) || absl::IsUnavailable(result.status()))) return result;
       unreachable.push_back(std::string(result.status().message()));
@@ -305,17 +311,20 @@ absl::StatusOr<AddResult> Adding::FromDebianSource(const SourcePackage& source) 
   if (!request_.release.empty()) {
     if (absl::Status known = CheckRelease(releases); !known.ok()) return known;
     releases = {request_.release};
-  } else if (!source.releases.empty()) {
+  } else if (!source.releases.empty() && VersionAnswers(source.version, WithoutV(request_.version))) {
     releases = source.releases;
   }
-  // A bundled copy's version is not the package's.
+  // A bundled copy's version is not the package's: the family says it of some releases, of others only what is built there does.
   const bool bundled = !source.version.empty() || !source.folder.empty();
-  if (!source.version.empty() && !VersionAnswers(source.version, WithoutV(request_.version))) {
-    return absl::NotFoundError(absl::StrCat("the source package ", source.name, " has ", family_.name, " ", source.version, ", not ", request_.version));
-  }
+  std::vector<std::string> different;
   std::vector<PackageVersion> others;
-  absl::Status unreachable;
+  absl::Status unreachable, no_copy;
   for (const std::string& release : releases) {
+    const bool known = VersionIsKnown(source, release);
+    if (known && !VersionAnswers(source.version, WithoutV(request_.version))) {
+      different.push_back(absl::StrCat(source.version, " (", release, ")"));
+      continue;
+    }
     if (absl::Status updated = apt->Update(release, true); !updated.ok()) {
       if (absl::IsCancelled(updated)) return updated;
       unreachable = updated;
@@ -328,7 +337,11 @@ absl::StatusOr<AddResult> Adding::FromDebianSource(const SourcePackage& source) 
         others.push_back(version);
         continue;
       }
-      const std::string label = !request_.version.empty() ? WithoutV(request_.version) : !source.version.empty() ? source.version : UpstreamVersion(version.version);
+      const std::string label = !request_.version.empty() ? WithoutV(request_.version)
+                                : known                    ? source.version
+                                : bundled                  ? absl::StrCat(source.name, "_", UpstreamVersion(version.version))
+                                                           : UpstreamVersion(version.version);
+      bool has_folder = true;
       absl::StatusOr<AddResult> built = BuildIt(
           {.label = label,
            .identity = absl::StrCat(source.name, "_", version.version, source.folder.empty() ? "" : "_", source.folder),
@@ -341,13 +354,24 @@ absl::StatusOr<AddResult> Adding::FromDebianSource(const SourcePackage& source) 
              }
              if (!top.ok()) return top;
              const std::string wanted = Join(*top, source.folder);
-             if (!fs::is_directory(wanted)) return absl::NotFoundError(absl::StrCat("the source package ", source.name, " has no folder ", source.folder));
+             has_folder = fs::is_directory(wanted);
+             if (!has_folder) return absl::NotFoundError(absl::StrCat("the source package ", source.name, " ", version.version, " has no folder ", source.folder));
              return wanted;
            }},
           source.build);
-      if (built.ok() || !absl::IsUnavailable(built.status())) return built;
-      // In the mirror's list but not in the mirror: another release may have it.
-      unreachable = built.status();
+      if (built.ok()) return built;
+      // Another release may have it.
+      const auto other_version = built.status().GetPayload(kOtherVersion);
+      if (bundled && other_version.has_value()) {
+        different.push_back(absl::StrCat(std::string(*other_version), " (", release, ")"));
+      } else if (!has_folder) {
+        no_copy = built.status();
+      } else if (absl::IsUnavailable(built.status())) {
+        // In the mirror's list but not in the mirror.
+        unreachable = built.status();
+      } else {
+        return built;
+      }
     }
   }
   if (!unreachable.ok()) {
@@ -364,6 +388,11 @@ absl::StatusOr<AddResult> Adding::FromDebianSource(const SourcePackage& source) 
     instead.push_back("a clone, archive or folder (--source PATH)");
     return absl::UnavailableError(absl::StrCat(std::string(unreachable.message()), "; take ", absl::StrJoin(instead, ", ")));
   }
+  if (!different.empty()) {
+    return absl::NotFoundError(absl::StrCat("the source package ", source.name, " has ", family_.name, " ", absl::StrJoin(different, ", "), ", not ",
+                                            request_.version));
+  }
+  if (!no_copy.ok()) return no_copy;
   std::vector<std::string> offered;
   for (const PackageVersion& other : others) offered.push_back(absl::StrCat(other.version, " (", other.release, ")"));
   return absl::NotFoundError(absl::StrCat("no Debian release asked has a source package ", source.name,

@@ -105,8 +105,10 @@ absl::Status VerifyStored(StoredAllocator& stored, const Family& family, const s
   const absl::StatusOr<LibraryFacts> facts = AskLibrary(Resolved(stored, family), &family, {.cancelled = cancelled});
   if (!facts.ok()) return facts.status();
   if (!facts->version.empty() && !VersionAnswers(facts->version, expected_version) && !VersionAnswers(expected_version, facts->version)) {
-    return absl::FailedPreconditionError(absl::StrCat("what was to be ", family.name, " ", expected_version, " says itself that it is ",
-                                                      facts->version, "; not taken"));
+    absl::Status other = absl::FailedPreconditionError(absl::StrCat("what was to be ", family.name, " ", expected_version, " says itself that it is ",
+                                                                    facts->version, "; not taken"));
+    other.SetPayload(kOtherVersion, absl::Cord(facts->version));
+    return other;
   }
   stored.version = facts->version.empty() ? (expected_version.empty() ? stored.label : expected_version) : facts->version;
   stored.build_id = facts->build_id;

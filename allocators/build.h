@@ -47,8 +47,11 @@ absl::Status CheckBuildNeeds(const Family& family);
 // What a worker needs to load a stored allocator.
 ResolvedAllocator Resolved(const StoredAllocator& stored, const Family& family);
 
+// Of a status: the version that the library says to be where it was to be another.
+inline constexpr char kOtherVersion[] = "heaptape/other-version";
+
 // Asks the library itself: fills version and build id. FailedPrecondition where it can't be loaded, or
-// where it says to be another than `expected_version` (empty: any).
+// where it says to be another than `expected_version` (empty: any), with that as the payload kOtherVersion.
 absl::Status VerifyStored(StoredAllocator& stored, const Family& family, const std::string& expected_version,
                           const Talk& talk, const std::atomic<bool>* cancelled);
 

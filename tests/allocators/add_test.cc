@@ -141,7 +141,7 @@ TEST_F(AddTest, CopiesInsideOtherProjectsSources) {
   request.source = "debian:mold";
   const auto wrong = AddAllocator(request);
   EXPECT_EQ(wrong.status().code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(wrong.status().message()), HasSubstr("the source package mold has mimalloc 2.1.9, not 2.1.5"));
+  EXPECT_THAT(std::string(wrong.status().message()), HasSubstr("the source package mold has mimalloc 2.1.9 (trixie), not 2.1.5"));
 }
 
 TEST_F(AddTest, WithoutANetworkALocalPathIsAskedFor) {

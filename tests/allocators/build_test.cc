@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <utility>
 
 #include "allocators/add.h"
 #include "allocators/process.h"
@@ -174,6 +175,86 @@ TEST_F(BuildTest, ALibraryThatSaysToBeAnotherIsRefused) {
   const auto wrong = AddAllocator(Request("2.1.7", source_));
   EXPECT_EQ(wrong.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(wrong.status().message()), HasSubstr("mimalloc 2.1.7 says itself that it is 3.0.1"));
+}
+
+// Debian's source package mold of some releases, each with another mimalloc in it, as an apt of a few lines hands them out.
+class BundledCopyTest : public BuildTest {
+ protected:
+  BundledCopyTest() : path_(getenv("PATH")) {
+    for (const auto& [mold, version] : {std::pair("2.37.1", 219), std::pair("2.40.4", 350)}) {
+      Write(version);
+      const std::string place = folder_ + "/sources/" + mold + "/mold-" + mold + "/third-party";
+      fs::create_directories(place);
+      fs::copy(source_, place + "/mimalloc");
+    }
+    // As before the copy was there.
+    fs::create_directories(folder_ + "/sources/1.10.0/mold-1.10.0");
+    Program("apt-config", "");
+    Program("apt-cache", "case \"$1 $APT_CONFIG\" in showsrc*/bookworm-source/*) echo 'Version: 1.10.0';; showsrc*/trixie-source/*) echo 'Version: 2.37.1';;"
+                         " showsrc*/forky-source/*) echo 'Version: 2.40.4';; showsrc*) exit 100;; esac");
+    Program("apt-get", "for last; do :; done\necho \"$1 $last\" >> '" + folder_ + "/asked'\n[ $1 = source ] || exit 0\n"
+                       "tar -cf \"mold_${last#mold=}.orig.tar.gz\" -C '" + folder_ + "/sources/'\"${last#mold=}\" .");
+    setenv("PATH", (folder_ + "/bin:" + path_).c_str(), 1);
+  }
+  ~BundledCopyTest() override { setenv("PATH", path_.c_str(), 1); }
+
+  void Program(const std::string& name, const std::string& script) const {
+    fs::create_directories(folder_ + "/bin");
+    std::ofstream(folder_ + "/bin/" + name) << "#!/bin/sh\n" << script << "\n";
+    fs::permissions(folder_ + "/bin/" + name, fs::perms::owner_all);
+  }
+  absl::StatusOr<AddResult> Add(const std::string& version, const std::string& release) const {
+    AddRequest request = Request(version, "debian:mold/third-party/mimalloc");
+    request.release = release;
+    return AddAllocator(request);
+  }
+  // The sources that were downloaded, as apt was asked for them.
+  std::string Downloaded() const {
+    std::ifstream file(folder_ + "/asked");
+    std::string sources;
+    for (std::string line; std::getline(file, line);) {
+      if (line.rfind("source ", 0) == 0) sources += line.substr(7) + " ";
+    }
+    return sources;
+  }
+
+  std::string path_;
+};
+
+TEST_F(BundledCopyTest, IsLookedForInTheReleaseThatHasTheVersion) {
+  const auto named = Add("2.1.9", "");
+  ASSERT_TRUE(named.ok()) << named.status();
+  EXPECT_EQ(named->allocator.version, "2.1.9");
+  EXPECT_THAT(named->allocator.origin, HasSubstr("Debian trixie source mold 2.37.1"));
+  EXPECT_EQ(Downloaded(), "mold=2.37.1 ");
+  // Nobody has said which release has it; trixie is known to have another.
+  const auto found = Add("3.5.0", "");
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ(found->allocator.version, "3.5.0");
+  EXPECT_THAT(found->allocator.origin, HasSubstr("Debian forky source mold 2.40.4"));
+  EXPECT_THAT(Downloaded(), Not(HasSubstr("mold=2.37.1 mold=2.37.1")));
+  const auto newest = Add("", "forky");
+  ASSERT_TRUE(newest.ok()) << newest.status();
+  EXPECT_EQ(newest->allocator.version, "3.5.0");
+}
+
+TEST_F(BundledCopyTest, OfAnotherVersionIsNotTakenForTheOneThatIsNamed) {
+  const auto forky = Add("2.1.9", "forky");
+  EXPECT_EQ(forky.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(forky.status().message()), HasSubstr("the source package mold has mimalloc 3.5.0 (forky), not 2.1.9"));
+  const auto nowhere = Add("2.1.5", "");
+  EXPECT_EQ(nowhere.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(nowhere.status().message()), HasSubstr("the source package mold has mimalloc 2.1.9 (trixie), 3.5.0 (forky), not 2.1.5"));
+  const auto before = Add("2.0.9", "bookworm");
+  EXPECT_THAT(std::string(before.status().message()), HasSubstr("the source package mold 1.10.0 has no folder third-party/mimalloc"));
+  EXPECT_TRUE(Store(folder_ + "/cache").List("mimalloc").empty());
+  // Without --source, only where the family says that it is there.
+  const std::string downloaded = Downloaded();
+  AddRequest request = Request("2.1.9", "");
+  request.build_commands.clear();
+  request.release = "forky";
+  EXPECT_EQ(AddAllocator(request).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Downloaded(), downloaded);
 }
 
 TEST_F(BuildTest, ABuildWithoutTheLibrarySaysSo) {
