@@ -29,17 +29,8 @@ struct LiveObject {
   bool written = false;
 };
 
-// Numbers of the objects that a block's events start.
-class ObjectNumbers {
- public:
-  explicit ObjectNumbers(const EventBlock& block) : block_(block), next_(block.first_object) {}
-  // For the events of the block that start one, in order; `index` is the event's.
-  std::uint64_t Take(std::size_t index) { return block_.restored ? block_.object_numbers[index] : next_++; }
-
- private:
-  const EventBlock& block_;
-  std::uint64_t next_;
-};
+// The end of the trace, or damage: what a checkpoint brings back is of another live set than the one that is known.
+bool EndsFilter(const EventBlock& block) { return block.events.empty() || block.restored; }
 
 // One byte per object: its lifetime class.
 absl::StatusOr<std::vector<std::uint8_t>> LifetimeClasses(const std::string& path, const std::atomic<bool>* cancelled) {
@@ -54,13 +45,13 @@ absl::StatusOr<std::vector<std::uint8_t>> LifetimeClasses(const std::string& pat
     if (cancelled != nullptr && *cancelled) return absl::CancelledError("interrupted");
     absl::StatusOr<EventBlock> block = (*reader)->Next();
     if (!block.ok()) return block.status();
-    if (block->events.empty()) return classes;
-    ObjectNumbers objects(*block);
+    if (EndsFilter(*block)) return classes;
+    std::uint64_t next_object = block->first_object;
     for (std::size_t i = 0; i < block->events.size(); ++i) {
       const Event& event = block->events[i];
-      const std::uint64_t number = block->first_event + (block->restored ? 0 : i);
+      const std::uint64_t number = block->first_event + i;
       if (StartsObject(event)) {
-        const std::uint64_t object = objects.Take(i);
+        const std::uint64_t object = next_object++;
         if (classes.size() <= object) classes.resize(object + 1, kLivesOn);
         if (live.size() <= event.slot) live.resize(event.slot + 1);
         live[event.slot] = {object, number};
@@ -328,15 +319,11 @@ absl::StatusOr<FilteredTrace> FilterTrace(const std::string& input, const std::s
     }
     absl::StatusOr<EventBlock> block = (*reader)->Next();
     if (!block.ok()) return block.status();
-    if (block->events.empty()) break;
-    ObjectNumbers objects(*block);
+    if (EndsFilter(*block)) break;
+    std::uint64_t next_object = block->first_object;
     for (std::size_t i = 0; i < block->events.size() && more; ++i) {
       const Event& event = block->events[i];
-      if (event.op == Op::kLost && !(*reader)->damage().empty()) {
-        more = false;
-        break;
-      }
-      const std::uint64_t object = StartsObject(event) ? objects.Take(i) : 0;
+      const std::uint64_t object = StartsObject(event) ? next_object++ : 0;
       more = state.Take(event, object, object < lifetimes.size() ? lifetimes[object] : kLivesOn);
     }
   }

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <memory>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -20,12 +21,12 @@ using ::testing::HasSubstr;
 
 constexpr std::uint64_t kMillisecond = 1'000'000;
 
-std::unique_ptr<TraceWriter> Writer(const std::string& path) {
+std::unique_ptr<TraceWriter> Writer(const std::string& path, const TraceWriterOptions& options = {}) {
   TraceInfo info;
   info.program = "secretd";
   info.start_unix_seconds = 1'700'000'000;
   info.time_resolution_ns = kMillisecond;
-  auto writer = TraceWriter::Create(path, info);
+  auto writer = TraceWriter::Create(path, info, options);
   EXPECT_TRUE(writer.ok()) << writer.status();
   return *std::move(writer);
 }
@@ -77,8 +78,8 @@ Story Read(const std::string& path) {
 }
 
 // Ten seconds, three threads: each 10 ms some short-lived small blocks, one that stays, a growing buffer.
-void WriteStory(const std::string& path) {
-  auto writer = Writer(path);
+void WriteStory(const std::string& path, const TraceWriterOptions& options = {}) {
+  auto writer = Writer(path, options);
   for (const std::uint16_t thread : {1, 2}) writer->Append({Op::kThreadStart, 0, thread, 0, 0});
   const std::uint32_t buffer = writer->Allocate(Op::kMalloc, 100, 0, 0);
   for (std::uint64_t tick = 1; tick <= 1000; ++tick) {
@@ -203,6 +204,70 @@ TEST_F(TraceFilterTest, SizesChangeButOfBlocksWithRecordedPages) {
     if (StartsObject(event)) sizes.insert(event.size);
   }
   EXPECT_EQ(sizes, (std::set<std::uint64_t>{8, 100'000}));
+}
+
+// Overwrites more than a block in the middle of a file of small blocks, so that parity cannot repair it.
+void Damage(const std::string& path) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(static_cast<std::streamoff>(std::filesystem::file_size(path) / 2));
+  file << std::string(1500, 'U');
+}
+
+// The events of a damaged trace before its damage, and all that the file was to have.
+std::pair<std::vector<Event>, std::uint64_t> BeforeDamage(const std::string& path) {
+  auto reader = TraceReader::Open(path);
+  EXPECT_TRUE(reader.ok()) << reader.status();
+  EXPECT_FALSE((*reader)->damage().empty());
+  std::vector<Event> events;
+  for (auto block = (*reader)->Next(); block.ok() && !block->events.empty() && !block->restored; block = (*reader)->Next()) {
+    events.insert(events.end(), block->events.begin(), block->events.end());
+  }
+  return {events, (*reader)->summary().event_count};
+}
+
+constexpr TraceWriterOptions kSmallBlocks = {.block_events = 100, .checkpoint_interval_events = 1000, .checkpoint_limit_events = 1000};
+
+TEST_F(TraceFilterTest, EndsAtDamageAndSaysHowFarItRead) {
+  WriteStory(input_, kSmallBlocks);
+  Damage(input_);
+  const auto [before, all] = BeforeDamage(input_);
+  ASSERT_GT(before.size(), 1000u);
+  ASSERT_LT(before.size() + 1000, all);
+  // Readable again behind the checkpoint, but with another live set than the one that the damage left.
+  EXPECT_LT(TraceReader::Open(input_).value()->summary().damaged_events + before.size(), all);
+  const auto result = FilterTrace(input_, folder_ / "out.tape", {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->events_read, before.size());
+  const auto calls = [](const std::vector<Event>& events) {
+    std::vector<Event> calls;
+    std::copy_if(events.begin(), events.end(), std::back_inserter(calls), [](const Event& event) { return IsCall(event.op); });
+    return calls;
+  };
+  const Story whole = Read(folder_ / "out.tape");  // which is not damaged itself
+  EXPECT_EQ(calls(whole.events), calls(before));
+  // What is live at the damage lives on: nobody has seen it freed.
+  const Story staying = Filtered({.keep = [](const ObjectFacts& object) { return object.lifetime_class == kLivesOn; }});
+  EXPECT_EQ(staying.objects, staying.live_at_end);
+  EXPECT_EQ(staying.objects, whole.live_at_end);
+  EXPECT_GT(staying.objects, 100u);
+}
+
+TEST_F(TraceFilterTest, ALossThatWasRecordedIsNoDamage) {
+  {
+    auto writer = Writer(input_, kSmallBlocks);
+    for (int i = 0; i < 5000; ++i) {
+      writer->Free(writer->Allocate(Op::kMalloc, 24, 0, 0), 0);
+      if (i == 50) writer->Append({.op = Op::kLost, .flags = 0, .thread = 0, .slot = 0, .size = 7});
+    }
+    ASSERT_TRUE(writer->Finish().ok());
+  }
+  Damage(input_);
+  const auto [before, all] = BeforeDamage(input_);
+  ASSERT_GT(before.size(), 1000u);
+  const auto result = FilterTrace(input_, folder_ / "out.tape", {});
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->events_read, before.size());
+  EXPECT_LT(result->events_read, all);
 }
 
 TEST_F(TraceFilterTest, InterruptedItLeavesNothing) {
