@@ -23,4 +23,14 @@ PYTHON
 heaptape inspect small.tape | grep -c make_trace
 heaptape reduce trace.tape --bad ./v1.so --good ./v1.so -o same.tape 2>&1 | grep -o 'do not differ enough'; ls same.tape 2>&1
 heaptape reduce trace.tape --bad ./v2.so --good ./v1.so -o t.tape --metric time; echo "-> $?"
+# Of a damaged trace, what comes before the damage; the small one is whole.
+make_trace damaged.tape 700
+size=$(stat -c %s damaged.tape)
+head -c $((size / 6)) /dev/zero | dd of=damaged.tape bs=64K seek=$((size / 2)) oflag=seek_bytes conv=notrunc status=none
+heaptape reduce damaged.tape --bad ./v2.so --good ./v1.so -o part.tape --max-steps 2 2>&1 >/dev/null | grep 'is damaged' > said.txt
+sed 's/[0-9]\{4,\}/N/g' said.txt
+read=$(sed 's/.*its first \([0-9]*\) of.*/\1/' said.txt)
+all=$(sed 's/.* of \([0-9]*\) events.*/\1/' said.txt)
+[ "$read" -gt 60000 ] && [ "$read" -lt "$all" ] && echo "up to the damage"
+heaptape verify part.tape >/dev/null; echo "-> $?"
 ls *.part 2>/dev/null
