@@ -140,7 +140,13 @@ absl::Status EventFeed::Run() {
       break;
     }
     if (block->events.empty()) break;
-    std::span<const Event> events = block->events;
+    // What the reader brings back behind damage. A loss that the recorder wrote down itself comes in no such block.
+    if (block->restored) {
+      notes_.push_back(absl::StrCat("stopped at damage: ", reader_.damage().front()));
+      damaged = true;
+      break;
+    }
+    const std::span<const Event> events = block->events;
     if (pending_.empty()) span_first_event_ = block->first_event;
     std::size_t from = 0;
     for (std::size_t i = 0; i < events.size(); ++i) {
@@ -162,15 +168,7 @@ absl::Status EventFeed::Run() {
         span_first_event_ = number + 1;
         continue;
       }
-      if (event.op == Op::kLost) {
-        if (!reader_.damage().empty()) {
-          notes_.push_back(absl::StrCat("stopped at damage: ", reader_.damage().front()));
-          damaged = true;
-          events = events.first(i);
-          break;
-        }
-        lost += event.size;
-      }
+      if (event.op == Op::kLost) lost += event.size;
       if (static_cast<std::uint8_t>(event.op) >= kOpCount || event.thread >= thread_count ||
           (event.slot >= summary.peak_live_objects && UsesSlot(event))) {
         return absl::DataLossError(absl::StrCat("event ", number, " names an object or thread the trace does not have"));

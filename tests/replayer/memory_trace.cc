@@ -17,7 +17,9 @@ class MemoryTraceReader : public TraceReader {
     EventBlock block;
     block.first_event = next_;
     block.first_object = object_;
-    const std::size_t count = std::min(block_events_, trace_.events_.size() - next_);
+    block.restored = next_ == trace_.damaged_at_;
+    const std::size_t end = next_ < trace_.damaged_at_ ? std::min<std::size_t>(trace_.damaged_at_, trace_.events_.size()) : trace_.events_.size();
+    const std::size_t count = std::min(block_events_, end - next_);
     block.events = std::span(trace_.events_).subspan(next_, count);
     for (const Event& event : block.events) object_ += StartsObject(event);
     next_ += count;
