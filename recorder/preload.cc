@@ -560,6 +560,7 @@ bool AwaitLook(Region* region, Look* look, std::uint64_t ticket) {
     waited = Now() - start;
   } while (look->state.load(memory_order_acquire) == asked && waited < 20'000'000 && !WriterDied(region) &&
            region->generation.load(memory_order_relaxed) != 0);
+  CountHeld(region, start, start + waited);
   region->big_wait_ns.fetch_add(waited, memory_order_relaxed);
 
   const std::uint64_t free = LookState(ticket, LookPhase::kFree);
@@ -1122,6 +1123,7 @@ __attribute__((destructor)) void AwaitLastLook() {
          region->generation.load(memory_order_relaxed) != 0) {
     Sleep(50'000);
   }
+  CountHeld(region, start, Now());
 }
 
 bool StartsWith(const char* text, const char* prefix) {

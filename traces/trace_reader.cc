@@ -286,6 +286,11 @@ class Reader final : public TraceReader {
         case BlockKind::kEvents:
           if (fields.event_count == 0) break;
           readable_events_ += fields.event_count;
+          if (!lost && good && fields.first_event != expected_event) {
+            Damage(offset, fields.first_event > expected_event
+                               ? absl::StrFormat("%d events before this block are missing", fields.first_event - expected_event)
+                               : "this block does not follow the one before it");
+          }
           if (!lost && (!good || fields.first_event != expected_event)) lost = true;
           if (!lost) expected_event = fields.first_event + fields.event_count;
           break;
@@ -309,6 +314,8 @@ class Reader final : public TraceReader {
       offset += header.block_bytes();
       end = offset;
     }
+    if (!lost && expected_event < summary_.event_count)
+      Damage(end, absl::StrFormat("the last %d events are missing", summary_.event_count - expected_event));
     lose(summary_.event_count);
     const std::uint64_t tail = bytes_.size() - end;
     if (tail == format::kTrailerBytes && summary_.has_index) {

@@ -10,9 +10,12 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "tests/traces/random_program.h"
 #include "traces/digest.h"
+#include "traces/format.h"
 #include "traces/trace_reader.h"
 #include "traces/trace_writer.h"
 
@@ -285,6 +288,37 @@ TEST_F(TraceFileTest, TwoDamagedBlocksLoseUpToTheNextCheckpoint) {
   const std::vector<Event> events = ReadAll(**reader);
   EXPECT_EQ(events.size() + lost, program.events().size());
   EXPECT_TRUE(IsAllButOneRange(events, program.events()));
+}
+
+// As a tool that copies a file without its unreadable sectors may leave it: every block that is there is whole.
+TEST_F(TraceFileTest, BlocksThatAreNotThereAreNamed) {
+  TraceWriterOptions options;
+  options.block_events = 100;
+  options.checkpoint_interval_events = 1000;
+  options.checkpoint_limit_events = 1000;
+  auto writer = Create(options);
+  RandomProgram program(*writer, 1'000'000);
+  program.Run(20'000, 0, 20);
+  ASSERT_TRUE(writer->Finish().ok());
+  const std::vector<std::uint8_t> bytes = Load(path_);
+  std::vector<std::pair<std::size_t, std::size_t>> blocks;  // of events: place, bytes
+  format::BlockHeader header;
+  for (std::size_t at = format::kFileHeadBytes; format::ParseHeader(std::span(bytes).subspan(at), header); at += header.block_bytes()) {
+    if (header.kind == format::BlockKind::kEvents && header.fields.event_count > 0) blocks.emplace_back(at, header.block_bytes());
+  }
+  ASSERT_GT(blocks.size(), 100u);
+  for (const std::size_t taken : {std::size_t{0}, blocks.size() / 2, blocks.size() - 1}) {
+    std::vector<std::uint8_t> rest = bytes;
+    const auto from = rest.begin() + static_cast<std::ptrdiff_t>(blocks[taken].first);
+    rest.erase(from, from + static_cast<std::ptrdiff_t>(blocks[taken].second));
+    auto reader = TraceReader::OpenBuffer(rest, "rest");
+    ASSERT_TRUE(reader.ok()) << reader.status();
+    EXPECT_THAT((*reader)->damage(), testing::Contains(HasSubstr("events"))) << taken;
+    EXPECT_THAT((*reader)->damage(), testing::Contains(HasSubstr("missing"))) << taken;
+    const std::vector<Event> events = ReadAll(**reader);
+    EXPECT_EQ(events.size() + (*reader)->summary().damaged_events, program.events().size()) << taken;
+    EXPECT_TRUE(IsAllButOneRange(events, program.events())) << taken;
+  }
 }
 
 TEST_F(TraceFileTest, CheckpointsComeHoweverManyObjectsLive) {
