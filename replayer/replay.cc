@@ -102,14 +102,17 @@ class Watchdog {
     }
     const std::uint64_t position = process_.position();
     const worker::Phase phase = process_.phase();
+    // Where this process was stopped or starved so was the worker: of such a gap no more than a second counts.
     const SteadyClock::time_point now = SteadyClock::now();
+    without_progress_ += std::min<SteadyClock::duration>(now - last_poll_, std::chrono::seconds(1));
+    last_poll_ = now;
     if (position != last_position_ || phase != last_phase_) {
       last_position_ = position;
       last_phase_ = phase;
-      last_progress_ = now;
+      without_progress_ = {};
     }
     // A paced replay waits as long as the recorded program did.
-    if (options_.clock != Clock::kPaced && now - last_progress_ > std::chrono::seconds(options_.hang_timeout_seconds)) {
+    if (options_.clock != Clock::kPaced && without_progress_ > std::chrono::seconds(options_.hang_timeout_seconds)) {
       reason = absl::StrCat("hangs: no progress for ", options_.hang_timeout_seconds, " s at event ", position);
       return true;
     }
@@ -129,7 +132,8 @@ class Watchdog {
   const ReplayOptions& options_;
   std::uint64_t last_position_ = 0;
   worker::Phase last_phase_ = worker::Phase::kStarting;
-  SteadyClock::time_point last_progress_ = SteadyClock::now();
+  SteadyClock::time_point last_poll_ = SteadyClock::now();
+  SteadyClock::duration without_progress_{};
 };
 
 void CopyFindings(const WorkerProcess& process, RunResult& result) {
