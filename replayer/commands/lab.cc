@@ -113,6 +113,20 @@ absl::StatusOr<BorrowedNetwork> BorrowedNetwork::Get(const NetworkOptions& optio
   return result;
 }
 
+absl::Status EndRelays(const std::vector<std::unique_ptr<lab::Guard>>& relays, Teller& teller) {
+  teller.Say(relays.size() == 1 ? "relay: ending" : "relays: ending", 0, 0, "");
+  std::vector<int> killed;
+  for (const auto& relay : relays) {
+    if (absl::Status status = relay->Stop(); !status.ok()) return status;
+    if (relay->was_killed()) killed.push_back(relay->place());
+  }
+  teller.End();
+  for (const int place : killed) {
+    std::fprintf(stderr, "heaptape: relay guard%d did not end when it was told to and was killed; what was recorded is whole\n", place);
+  }
+  return absl::OkStatus();
+}
+
 std::vector<std::string> RecordingPrefix(const std::string& tape) {
   return {std::filesystem::read_symlink("/proc/self/exe").string(), "record", "-o", std::filesystem::absolute(tape).string(), "--"};
 }
@@ -204,9 +218,7 @@ absl::Status RecordGuard(const NetworkFlags& network_flags, const LoadFlags& loa
   const lab::LoadCounts counts = run->load->counts();
   run->load.reset();
   const absl::StatusOr<lab::GuardMemory> memory = guards[0]->ReadMemory();
-  teller.Say("relay: ending", 0, 0, "");
-  if (absl::Status status = guards[0]->Stop(); !status.ok()) return status;
-  teller.End();
+  if (absl::Status status = EndRelays(guards, teller); !status.ok()) return status;
   if (memory.ok()) {
     absl::FPrintF(stderr, "relay under %s: %.1f MiB anonymous at the end, %.1f MiB peak\n", allocator->DisplayName(),
                   static_cast<double>(memory->anonymous_bytes) / 1048576, static_cast<double>(memory->peak_bytes - memory->file_bytes) / 1048576);

@@ -83,6 +83,9 @@ absl::StatusOr<LoadedRun> RunUnderLoad(const lab::NetworkState& network, const s
                                        const lab::LoadOptions& load, double seconds, Teller& teller, std::chrono::milliseconds tick,
                                        const std::function<void()>& each_tick = {});
 
+// Ends relays as an operator would, and says which of them had to be killed.
+absl::Status EndRelays(const std::vector<std::unique_ptr<lab::Guard>>& relays, Teller& teller);
+
 // The command a program is started with to be recorded into `tape`.
 std::vector<std::string> RecordingPrefix(const std::string& tape);
 

@@ -193,10 +193,7 @@ absl::Status RunLive(const CompareFlags& flags, Teller& teller) {
   run->load.reset();
   // Kept before anything else can fail: it cannot be had again.
   if (absl::Status status = WriteWhole(flags.output + "/live.json", ToJson(relays, seconds).dump()); !status.ok()) return status;
-  teller.Say("relays: ending", 0, 0, "");
-  for (const auto& guard : guards) {
-    if (absl::Status status = guard->Stop(); !status.ok()) return status;
-  }
+  if (absl::Status status = EndRelays(guards, teller); !status.ok()) return status;
   if (!Interrupted()) return absl::OkStatus();
   return absl::CancelledError(absl::StrCat("interrupted; what was measured is kept, judge it with: heaptape lab compare --replay-only --output ", flags.output));
 }

@@ -69,12 +69,8 @@ absl::Status RunRelays(const RelayFlags& flags, const lab::NetworkState& network
     relays[i].memory = *memory;
     relays[i].cpu_ns = *cpu_ns;
   }
-  teller.Say("relays: ending", 0, 0, "");
   run->load.reset();
-  for (const auto& guard : guards) {
-    if (absl::Status status = guard->Stop(); !status.ok()) return status;
-  }
-  return absl::OkStatus();
+  return EndRelays(guards, teller);
 }
 
 void Print(const std::vector<Relay>& relays, double loaded_seconds, const std::string& format) {

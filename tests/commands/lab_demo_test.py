@@ -56,7 +56,9 @@ def main():
                     pass
                 time.sleep(0.1)
         printed, talk = (folder / "stdout").read_text(), (folder / "stderr").read_text()
-        assert running.returncode == 0, f"status {running.returncode}\n{printed}{talk}"
+        if running.returncode != 0:
+            log = demo / "network" / "nodes" / "guard1" / "log"
+            raise AssertionError(f"status {running.returncode}\n{printed}{talk}{log.read_text()[-3000:] if log.exists() else ''}")
         # That it was looked for in the right place.
         assert ports, "the network's ports were never seen"
 

@@ -19,7 +19,8 @@
 namespace heaptape::lab {
 namespace {
 
-constexpr int kStopPatienceSeconds = 60;  // a recorder may have much to write yet
+constexpr int kStopPatienceSeconds = 30;
+constexpr int kWritePatienceSeconds = 60;  // a recorder may have much to write yet
 
 }  // namespace
 
@@ -138,6 +139,9 @@ absl::Status Guard::Stop() {
   if (Ended()) {
     return absl::InternalError(absl::StrCat("relay guard", place_, " ended by itself; see ", network_.GuardDirectory(place_), "/log"));
   }
+  // Later there may be no file any more that says which process it is: tor takes that away first.
+  const pid_t relay = TorProcess();
+  const std::uint64_t relay_start = ProcessStartTime(relay);
   const auto start = std::chrono::steady_clock::now();
   for (int asked = 0; !Ended();) {
     const auto waited = std::chrono::steady_clock::now() - start;
@@ -147,7 +151,11 @@ absl::Status Guard::Stop() {
       kill(tor > 0 ? tor : child_, SIGTERM);
       ++asked;
     }
-    if (waited > std::chrono::seconds(kStopPatienceSeconds)) {
+    if (!was_killed_ && waited > std::chrono::seconds(kStopPatienceSeconds) && relay > 0 && ProcessStartTime(relay) == relay_start) {
+      was_killed_ = true;
+      kill(relay, SIGKILL);
+    }
+    if (waited > std::chrono::seconds(kStopPatienceSeconds + kWritePatienceSeconds)) {
       return absl::DeadlineExceededError(absl::StrCat("relay guard", place_, " does not end; see ", network_.GuardDirectory(place_), "/log"));
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(50));

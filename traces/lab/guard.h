@@ -50,8 +50,10 @@ class Guard {
   absl::StatusOr<GuardMemory> ReadMemory() const;
   // CPU time of the relay alone, user and system. NotFound once it has ended.
   absl::StatusOr<std::uint64_t> ReadCpuNs() const;
-  // Ends it as an operator would and waits until the recording is written.
+  // Ends it as an operator would and waits until the recording is written. A relay that is asked in vain for half a minute is
+  // killed (tor 0.4.9 may wait for ever for one of its own threads when it frees them): its recording is whole.
   absl::Status Stop();
+  bool was_killed() const { return was_killed_; }
 
  private:
   Guard(const NetworkState& network, int place) : network_(network), place_(place), ports_(network.GuardPorts(place)) {}
@@ -61,6 +63,7 @@ class Guard {
   int place_;
   RelayPorts ports_;
   pid_t child_ = 0;
+  bool was_killed_ = false;
 };
 
 }  // namespace heaptape::lab
