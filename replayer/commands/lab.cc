@@ -122,7 +122,7 @@ absl::Status EndRelays(const std::vector<std::unique_ptr<lab::Guard>>& relays, T
   }
   teller.End();
   for (const int place : killed) {
-    std::fprintf(stderr, "heaptape: relay guard%d did not end when it was told to and was killed; what was recorded is whole\n", place);
+    std::fprintf(stderr, "heaptape: the relay at place %d did not end when it was told to and was killed; what was recorded is whole\n", place);
   }
   return absl::OkStatus();
 }

@@ -64,7 +64,7 @@ def main():
 
         # The recording, and what was said of the relay.
         tape = demo / "guard.tape"
-        assert re.search(rf"^{re.escape(str(tape))}: tor, [\d.,]+ [kM] events in [\d.]+ s, recorded under glibc [\d.]+$", printed, re.M), printed
+        assert re.search(rf"^{re.escape(str(tape))}: tor, [\d.,]+ [kM] events in (?:\d+ min )?[\d.]+ s, recorded under glibc [\d.]+$", printed, re.M), printed
         assert re.search(r"^relay under glibc.*: [\d.]+ MiB anonymous at the end, [\d.]+ MiB peak$", talk, re.M), talk
         requests = re.search(r"directory requests: (\d+) ", talk)
         assert requests and int(requests[1]) > 0, talk
