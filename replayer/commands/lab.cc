@@ -127,8 +127,9 @@ absl::Status EndRelays(const std::vector<std::unique_ptr<lab::Guard>>& relays, T
   return absl::OkStatus();
 }
 
-std::vector<std::string> RecordingPrefix(const std::string& tape) {
-  return {std::filesystem::read_symlink("/proc/self/exe").string(), "record", "-o", std::filesystem::absolute(tape).string(), "--"};
+std::vector<std::string> RecordingPrefix(const std::string& tape, const std::string& time_resolution) {
+  return {std::filesystem::read_symlink("/proc/self/exe").string(), "record", "--time-resolution", time_resolution,
+          "-o", std::filesystem::absolute(tape).string(), "--"};
 }
 
 void UseAllocator(const ResolvedAllocator& allocator, lab::GuardOptions& guard) {
@@ -204,7 +205,7 @@ absl::Status RecordGuard(const NetworkFlags& network_flags, const LoadFlags& loa
   lab::GuardOptions options = guard_flags.options;
   if (guard_flags.quiet && options.place < lab::kFirstQuietPlace) options.place += lab::kFirstQuietPlace - 1;
   if (options.place > lab::kGuardPlaces) return absl::InvalidArgumentError(absl::StrCat("--without-clients leaves places 1 to ", lab::kGuardPlaces - lab::kFirstQuietPlace + 1, "; give one of them"));
-  if (!tape.empty()) options.prefix = RecordingPrefix(tape);
+  if (!tape.empty()) options.prefix = RecordingPrefix(tape, guard_flags.time_resolution);
   UseAllocator(*allocator, options);
   absl::StatusOr<std::unique_ptr<lab::Guard>> guard = lab::Guard::Start(network->state(), options);
   if (!guard.ok()) return guard.status();
@@ -370,6 +371,7 @@ void AddLabRecord(CLI::App& lab_command, int& status) {
   command->add_option("--place", guard->options.place, "Where in the network, for several relays at a time")->check(CLI::Range(1, lab::kGuardPlaces))
       ->capture_default_str();
   command->add_option("--minutes", *minutes, "How long, from the relay's start on")->check(CLI::Range(0.1, 100000.0))->capture_default_str();
+  command->add_option("--time-resolution", guard->time_resolution, "As for `heaptape record`")->capture_default_str();
   command->add_option("-o,--output", *output, "The trace")->required();
   command->footer(
       "Uses the network that is up in --dir, or starts one for the time of the recording.\n"

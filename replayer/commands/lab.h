@@ -55,6 +55,7 @@ struct GuardFlags {
   lab::GuardOptions options;
   std::string allocator = "glibc";
   bool quiet = false;  // without clients
+  std::string time_resolution = "10ms";  // of the recording
   void Add(CLI::App& command);
 };
 
@@ -87,7 +88,7 @@ absl::StatusOr<LoadedRun> RunUnderLoad(const lab::NetworkState& network, const s
 absl::Status EndRelays(const std::vector<std::unique_ptr<lab::Guard>>& relays, Teller& teller);
 
 // The command a program is started with to be recorded into `tape`.
-std::vector<std::string> RecordingPrefix(const std::string& tape);
+std::vector<std::string> RecordingPrefix(const std::string& tape, const std::string& time_resolution);
 
 // Says on stderr what clients asked and got.
 void PrintCounts(const lab::LoadCounts& counts);

@@ -159,7 +159,7 @@ absl::Status RunLive(const CompareFlags& flags, Teller& teller) {
   const auto start_one = [&](const std::string& specification, const ResolvedAllocator& allocator, bool record) -> absl::Status {
     lab::GuardOptions options = flags.guard.options;
     options.place = static_cast<int>(guards.size()) + 1;
-    if (record) options.prefix = RecordingPrefix(flags.output + "/guard.tape");
+    if (record) options.prefix = RecordingPrefix(flags.output + "/guard.tape", flags.guard.time_resolution);
     UseAllocator(allocator, options);
     absl::StatusOr<std::unique_ptr<lab::Guard>> guard = lab::Guard::Start(state, options);
     if (!guard.ok()) return guard.status();
