@@ -38,22 +38,22 @@ absl::StatusOr<std::unique_ptr<Recording>> Recording::Create(const RecordingOpti
   recording->final_path_ = options.path;
   const bool segmented = options.segment_bytes || options.segment_ns;
   if (segmented) recording->segment_number_ = 1;
-  if (absl::Status status = recording->Open(segmented ? recording->SegmentPath(1) : options.path); !status.ok()) {
-    return status;
+  if (const auto before = recording->Open(segmented ? recording->SegmentPath(1) : options.path); !before.ok()) {
+    return before.status();
   }
   return recording;
 }
 
-absl::Status Recording::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<TraceWriter>> Recording::Open(const std::string& path) {
   TraceWriterOptions options;
   options.compression_level = options_.compression_level;
   absl::StatusOr<std::unique_ptr<TraceWriter>> writer = TraceWriter::Create(path, options_.info, options);
   if (!writer.ok()) return writer.status();
-  writer_ = *std::move(writer);
+  writer_.swap(*writer);
   open_path_ = path;
   modules_written_ = 0;
   segment_start_ns_ = time_ns_;
-  return absl::OkStatus();
+  return writer;
 }
 
 // guard.tape -> guard.0001.tape
@@ -74,14 +74,13 @@ void Recording::Stack(std::uint32_t number, std::vector<StackFrame> frames) {
 }
 
 void Recording::Prefetch(std::uint64_t address) {
-  live_.prefetch(address);
+  live_.Prefetch(address);
   if (live_.size() < kCachedObjects) return;
   const auto before = [this](std::uint32_t events) -> Soon& { return soon_[(soon_at_ - events) % soon_.size()]; };
   soon_[++soon_at_ % soon_.size()] = {address, kNoSlot};
   Soon& found = before(8);
-  if (const auto object = live_.find(found.address); object != live_.end()) {
-    found.slot = object->second;
-    __builtin_prefetch(&objects_[found.slot]);
+  if (const AddressTable::Entry* const object = live_.Find(found.address)) {
+    found.slot = object->slot;
     writer_->PrefetchFree(found.slot);
   }
   writer_->PrefetchFreeNeighbours(before(15).slot);
@@ -159,11 +158,6 @@ void Recording::EndThread(std::uint32_t serial) {
 
 void Recording::ThreadGone(std::uint32_t serial) { EndThread(serial); }
 
-void Recording::SetObject(std::uint32_t slot, Op op, std::uint64_t size, std::uint32_t align_log2) {
-  if (slot >= objects_.size()) objects_.resize(slot + 1);
-  objects_[slot] = {.size = size, .op = static_cast<std::uint64_t>(op), .align_log2 = align_log2, .alive = 1};
-}
-
 void Recording::AddTouch(std::uint64_t number, std::uint32_t slot, TouchRecord::When when, std::uint64_t size) {
   // A block below kBigBytes may have been looked at for its usable size.
   if (size < kBigBytes && touched_.empty()) return;
@@ -192,14 +186,14 @@ void Recording::WriteTouch(std::uint32_t slot, TouchRecord::When when, std::uint
 
 void Recording::LookAtLiveBlocks(const PresentPages& present) {
   for (auto& [slot, block] : big_) {
-    block.present = present(block.address, objects_[slot].size);
+    block.present = present(block.address, SizeOf(slot));
     block.seen = true;
   }
 }
 
 void Recording::WriteLastLooks() {
   for (const auto& [slot, block] : big_) {
-    if (block.seen) WriteTouch(slot, TouchRecord::When::kFree, objects_[slot].size, block.present);
+    if (block.seen) WriteTouch(slot, TouchRecord::When::kFree, SizeOf(slot), block.present);
   }
 }
 
@@ -218,8 +212,7 @@ void Recording::AddStack(std::uint64_t number, std::uint32_t slot) {
 }
 
 void Recording::FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint16_t thread) {
-  if (objects_[slot].size >= kBigBytes) BigEnds(slot, address);
-  objects_[slot].alive = 0;
+  if (SizeOf(slot) >= kBigBytes) BigEnds(slot, address);
   writer_->Free(slot, thread);
 }
 
@@ -231,18 +224,17 @@ void Recording::Allocate(const OrderedEvent& event, Op op, std::uint16_t thread,
     writer_->Failure(op, kNoSlot, size, alignment, thread);
     return;
   }
-  auto [place, inserted] = live_.try_emplace(address, kNoSlot);
+  const auto [place, inserted] = live_.Insert(address);
   if (!inserted) {
     ++counts_.missed_frees;
-    FreeSlot(place->second, address, thread);
+    FreeSlot(place->slot, address, thread);
   }
   const std::uint32_t slot = writer_->Allocate(op, size, alignment, thread);
   if (slot == kNoSlot) {  // nothing more is written: the disk is full, or a limit reached
-    live_.erase(place);
+    live_.Erase(place);
     return;
   }
-  place->second = slot;
-  SetObject(slot, op, size, event.align_log2);
+  place->slot = slot;
   pages_.Mark(address);
   if (size >= kBigBytes) {
     BigBegins(slot, address);
@@ -261,25 +253,25 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
   if (const std::optional<Op> op = AllocationOp(raw)) return Allocate(event, *op, thread, number);
   switch (raw) {
     case RawOp::kFree: {
-      const auto found = live_.find(address);
-      if (found == live_.end()) {
+      const AddressTable::Entry* const found = live_.Find(address);
+      if (found == nullptr) {
         ++counts_.unknown_frees;
         touched_.erase(number);
         return;
       }
-      const std::uint32_t slot = found->second;
-      AddTouch(number, slot, TouchRecord::When::kFree, objects_[slot].size);
-      live_.erase(found);
+      const std::uint32_t slot = found->slot;
+      AddTouch(number, slot, TouchRecord::When::kFree, SizeOf(slot));
+      live_.Erase(found);
       FreeSlot(slot, address, thread);
       return;
     }
     case RawOp::kReallocBegin: {
-      const auto found = live_.find(address);
+      const AddressTable::Entry* const found = live_.Find(address);
       PendingRealloc pending = {event.thread, kNoSlot, address};
-      if (found != live_.end()) {
-        pending.slot = found->second;
-        live_.erase(found);
-        AddTouch(number, pending.slot, TouchRecord::When::kFree, objects_[pending.slot].size);
+      if (found != nullptr) {
+        pending.slot = found->slot;
+        live_.Erase(found);
+        AddTouch(number, pending.slot, TouchRecord::When::kFree, SizeOf(pending.slot));
         BigEnds(pending.slot, address);
       }
       reallocs_.push_back(pending);
@@ -308,22 +300,20 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
       }
       const bool failed = address == 0;
       const std::uint64_t now_at = failed ? begun.address : address;
-      auto [place, inserted] = live_.try_emplace(now_at, begun.slot);
+      const auto [place, inserted] = live_.Insert(now_at);
       if (!inserted) {
         ++counts_.missed_frees;
-        FreeSlot(place->second, now_at, thread);
-        place->second = begun.slot;
+        FreeSlot(place->slot, now_at, thread);
       }
+      place->slot = begun.slot;
       if (failed) {
         writer_->Failure(op, begun.slot, size, 0, thread);
-        if (objects_[begun.slot].size >= kBigBytes) {
+        if (SizeOf(begun.slot) >= kBigBytes) {
           BigBegins(begun.slot, now_at);
           if (big_filter_) big_filter_[BigFilterIndex(now_at)].fetch_add(1);
         }
       } else {
         writer_->Reallocate(op, begun.slot, size, thread);
-        objects_[begun.slot].size = size;
-        objects_[begun.slot].align_log2 = 0;
         pages_.Mark(address);
         if (size >= kBigBytes) {
           BigBegins(begun.slot, address);
@@ -361,28 +351,24 @@ void Recording::Resumed() {
 }
 
 // The slots of a new file are its own: they are handed out anew, in the order of the old ones.
-absl::Status Recording::BeginWithLiveSet() {
+absl::Status Recording::BeginWithLiveSet(const TraceWriter& before) {
   for (std::size_t i = 0; i < threads_.size(); ++i) {
     if (threads_[i] < kEndedThread && threads_[i] != 0) {
       writer_->Append({.op = Op::kThreadStart, .flags = 0, .thread = threads_[i], .slot = 0, .size = 0});
     }
   }
-  std::vector<std::uint32_t> moved(objects_.size(), kNoSlot);
-  std::vector<Object> objects;
-  for (std::size_t slot = 0; slot < objects_.size(); ++slot) {
-    const Object& object = objects_[slot];
-    if (!object.alive) continue;
-    const std::uint64_t alignment = object.align_log2 ? std::uint64_t{1} << object.align_log2 : 0;
-    moved[slot] = writer_->Allocate(static_cast<Op>(object.op), object.size, alignment, 0);
+  std::vector<std::uint32_t> moved(before.slot_count(), kNoSlot);
+  for (std::uint32_t slot = 0; slot < before.slot_count(); ++slot) {
+    const LiveObject* const object = before.Object(slot);
+    if (object == nullptr) continue;
+    const std::uint64_t alignment = object->log2_alignment() ? std::uint64_t{1} << object->log2_alignment() : 0;
+    moved[slot] = writer_->Allocate(object->op(), object->size(), alignment, 0);
     if (moved[slot] == kNoSlot) return writer_->status();
-    if (moved[slot] >= objects.size()) objects.resize(moved[slot] + 1);
-    objects[moved[slot]] = object;
   }
-  objects_ = std::move(objects);
   absl::flat_hash_map<std::uint32_t, BigBlock> big;
   for (auto& [slot, block] : big_) big[moved[slot]] = std::move(block);
   big_ = std::move(big);
-  for (auto& [address, slot] : live_) slot = moved[slot];
+  live_.ForEach([&moved](AddressTable::Entry& entry) { entry.slot = moved[entry.slot]; });
   for (PendingRealloc& pending : reallocs_) {
     if (pending.slot != kNoSlot) pending.slot = moved[pending.slot];
   }
@@ -391,7 +377,7 @@ absl::Status Recording::BeginWithLiveSet() {
 
 absl::Status Recording::ContinueAs(const std::string& path) {
   // What it has not written yet is written by the parent's writer, whose file it is.
-  (void)writer_.release();
+  const TraceWriter& before = *writer_.release();
   final_path_ = path;
   counts_ = RecordingCounts();
   // The forked process has one thread, with a serial of its own.
@@ -408,8 +394,8 @@ absl::Status Recording::ContinueAs(const std::string& path) {
   finished_segments_.clear();
   const bool segmented = options_.segment_bytes || options_.segment_ns;
   segment_number_ = segmented ? 1 : 0;
-  if (absl::Status status = Open(segmented ? SegmentPath(1) : path); !status.ok()) return status;
-  return BeginWithLiveSet();
+  if (const auto opened = Open(segmented ? SegmentPath(1) : path); !opened.ok()) return opened.status();
+  return BeginWithLiveSet(before);
 }
 
 void Recording::Discard() {
@@ -439,10 +425,11 @@ void Recording::RotateIfDue(std::uint64_t time_ns) {
   }
   time_ns_ = time_ns;
   ++segment_number_;
-  rotation_error_ = Open(SegmentPath(segment_number_));
+  const auto before = Open(SegmentPath(segment_number_));
+  rotation_error_ = before.status();
   if (!rotation_error_.ok()) return;
   writer_->Time(time_ns);
-  (void)BeginWithLiveSet();
+  (void)BeginWithLiveSet(**before);
 }
 
 absl::Status Recording::Finish() {

@@ -22,6 +22,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "recorder/address_table.h"
 #include "recorder/event_order.h"
 #include "recorder/process_memory.h"
 #include "traces/trace_writer.h"
@@ -120,14 +121,6 @@ class Recording {
     std::uint32_t slot;  // ~0u: of a block that was not seen being allocated
     std::uint64_t address;
   };
-  // What a new file needs to begin with the live set.
-  struct Object {
-    std::uint64_t size : kSizeBits;
-    std::uint64_t op : 5;
-    std::uint64_t align_log2 : 6;
-    std::uint64_t alive : 1;
-  };
-  static_assert(sizeof(Object) == 8);
   // A block of kBigBytes or more that is alive.
   struct BigBlock {
     std::uint64_t address = 0;
@@ -141,8 +134,10 @@ class Recording {
 
   explicit Recording(const RecordingOptions& options) : options_(options) {}
 
-  absl::Status Open(const std::string& path);
-  absl::Status BeginWithLiveSet();
+  // Begins a file. Returns the writer of the one before.
+  absl::StatusOr<std::unique_ptr<TraceWriter>> Open(const std::string& path);
+  // `before` is the writer of the file before.
+  absl::Status BeginWithLiveSet(const TraceWriter& before);
   std::string SegmentPath(std::uint64_t number) const;
   void ApplyMarks(std::uint64_t number);
   void Apply(const OrderedEvent& event, std::uint64_t number);
@@ -150,7 +145,10 @@ class Recording {
   void EndThread(std::uint32_t serial);
   void Allocate(const OrderedEvent& event, Op op, std::uint16_t thread, std::uint64_t number);
   void FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint16_t thread);
-  void SetObject(std::uint32_t slot, Op op, std::uint64_t size, std::uint32_t align_log2);
+  std::uint64_t SizeOf(std::uint32_t slot) const {
+    const LiveObject* const object = writer_->Object(slot);
+    return object != nullptr ? object->size() : 0;
+  }
   void AddStack(std::uint64_t number, std::uint32_t slot);
   void AddTouch(std::uint64_t number, std::uint32_t slot, TouchRecord::When when, std::uint64_t size);
   void WriteTouch(std::uint32_t slot, TouchRecord::When when, std::uint64_t size, const std::vector<PageRange>& present);
@@ -165,8 +163,7 @@ class Recording {
   std::unique_ptr<TraceWriter> writer_;
   EventOrder order_;
   ObjectPages pages_;
-  absl::flat_hash_map<std::uint64_t, std::uint32_t> live_;  // address -> slot
-  std::vector<Object> objects_;                             // by slot
+  AddressTable live_;
   absl::flat_hash_map<std::uint32_t, BigBlock> big_;        // by slot
   // Of the last addresses named to Prefetch(): a table of live objects that does not fit into the caches is read ahead.
   struct Soon {

@@ -141,8 +141,8 @@ std::uint32_t EventEncoder::Start(Op op, unsigned log2_alignment, std::uint64_t 
     Request(MakeKey(static_cast<unsigned>(op), log2_alignment, size), thread);
   }
   const Node node = state_.objects.Push();
-  if (node >= births_.size()) births_.resize(std::max<std::size_t>(std::size_t{node} + 1, births_.size() * 3 / 2));
-  births_[node] = next_birth_++;
+  if (node > objects_.size()) objects_.resize(std::max<std::size_t>(node, objects_.size() * 3 / 2));
+  objects_[node - 1] = LiveObject(object_count_++, op, log2_alignment, size);
   return node - 1;
 }
 
@@ -158,10 +158,10 @@ unsigned EventEncoder::Place(Node node, unsigned& far) {
     if (newest == node) return kPlaceNewest + young;
   if (after == node) return kPlaceAfter;
   if (before == node) return kPlaceBefore;
-  // Births tell the direction, and that it is not worth walking far: at most as many lie between.
-  const auto distance = static_cast<std::int32_t>(births_[node] - births_[before != LiveList::kEnd ? before : after]);
+  // Numbers tell the direction, and that it is not worth walking far: at most as many lie between.
+  const auto distance = static_cast<std::int64_t>(Number(node) - Number(before != LiveList::kEnd ? before : after));
   const bool newer = distance > 0;
-  constexpr std::int32_t kWorthWalking = 16 * kFarReach;
+  constexpr std::int64_t kWorthWalking = 16 * kFarReach;
   const bool near = (newer ? distance : -distance) < kWorthWalking;
   Node at = newer ? after : before;
   unsigned steps = 1;
@@ -210,6 +210,8 @@ void EventEncoder::Free(std::uint32_t slot, std::uint16_t thread) {
 
 void EventEncoder::Reallocate(Op op, std::uint32_t slot, std::uint64_t size, std::uint16_t thread) {
   const Node node = slot + 1;
+  // What it was aligned to is no longer known to hold.
+  objects_[slot] = LiveObject(Number(node), op, 0, size);
   if (size > kMaxKeySize) {
     Rare(Event{op, 0, thread, slot, size});
     return;

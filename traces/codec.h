@@ -2,7 +2,7 @@
 //
 // Encoder and decoder keep the same state from block to block: the list of live objects, where in it the
 // last free and realloc were, and a dictionary of what is allocated. Both start anew (or from a
-// checkpoint) at a block that says so. State is 8 bytes a live object, plus the dictionary (at most 2 MiB).
+// checkpoint) at a block that says so. State is 8 bytes a live object (the encoder's: 24), plus the dictionary (at most 2 MiB).
 
 #ifndef HEAPTAPE_TRACES_CODEC_H_
 #define HEAPTAPE_TRACES_CODEC_H_
@@ -15,7 +15,9 @@
 
 #include "absl/status/status.h"
 #include "traces/event.h"
+#include "traces/huge_pages.h"
 #include "traces/live_list.h"
+#include "traces/live_object.h"
 
 namespace heaptape {
 
@@ -174,17 +176,20 @@ class EventEncoder {
   // Hints for a slot that is in use, ahead of its Free(): PrefetchNeighbours() some events after Prefetch().
   void Prefetch(std::uint32_t slot) const {
     state_.objects.Prefetch(slot + 1);
-    __builtin_prefetch(&births_[slot + 1]);
+    __builtin_prefetch(&objects_[slot]);
   }
   void PrefetchNeighbours(std::uint32_t slot) const {
     if (!IsLive(slot)) return;
     state_.objects.PrefetchNeighbours(slot + 1);
-    __builtin_prefetch(&births_[state_.objects.prev(slot + 1)]);
+    if (const LiveList::Node before = state_.objects.prev(slot + 1); before != LiveList::kEnd) __builtin_prefetch(&objects_[before - 1]);
   }
 
   std::size_t event_count() const { return columns_[kTokens].size() + mark_count_; }
   bool IsLive(std::uint32_t slot) const { return state_.objects.IsLive(slot + 1); }
   const LiveList& objects() const { return state_.objects; }
+  // Of a slot that is in use.
+  const LiveObject& object(std::uint32_t slot) const { return objects_[slot]; }
+  std::uint64_t object_count() const { return object_count_; }  // ever started
 
   // Ends the block: the columns' lengths as varints, then the columns, each to be compressed by itself.
   // Valid until the next event.
@@ -195,6 +200,7 @@ class EventEncoder {
 
  private:
   void Request(RequestKey key, std::uint16_t thread);
+  std::uint64_t Number(LiveList::Node node) const { return objects_[node - 1].number(); }
   // How a live object is named; sets `far` for kPlaceFar.
   unsigned Place(LiveList::Node node, unsigned& far);
   void PutPlace(unsigned place, unsigned far, std::uint32_t slot);
@@ -212,8 +218,8 @@ class EventEncoder {
   static constexpr unsigned kLuck = 64;
   unsigned luck_ = kLuck;        // so many walks to objects born long before or after may find nothing in a row
   std::uint32_t unwalked_ = 0;
-  std::vector<std::uint32_t> births_;  // by node: objects started before it, modulo 2^32
-  std::uint32_t next_birth_ = 0;
+  HugeVector<LiveObject> objects_;  // by slot
+  std::uint64_t object_count_ = 0;
   std::array<std::vector<std::uint8_t>, kColumnCount> columns_;
   std::vector<std::uint8_t> lengths_;
   std::size_t mark_count_ = 0;

@@ -9,7 +9,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+
+#include "traces/huge_pages.h"
 
 namespace heaptape {
 
@@ -98,7 +99,7 @@ class LiveList {
     ++size_;
   }
 
-  std::vector<Links> links_;
+  HugeVector<Links> links_;
   std::uint32_t used_ = 1;
   std::uint32_t size_ = 0;
   Node free_ = kEnd;

@@ -55,8 +55,6 @@ class Writer final : public TraceWriter {
     Event event{op, static_cast<std::uint8_t>(log2_alignment), thread, slot, size_bytes};
     if (op == Op::kRealloc || op == Op::kReallocArray) event.flags |= Event::kFresh;
     digest_.Add(event);
-    if (slot >= objects_.size()) objects_.resize(std::size_t{slot} + 1);
-    objects_[slot] = {object_count_++ << 10 | log2_alignment << 4 | static_cast<unsigned>(op), size_bytes};
     live_bytes_ += size_bytes;
     peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_);
     peak_live_objects_ = std::max<std::uint64_t>(peak_live_objects_, encoder_.objects().size());
@@ -64,30 +62,25 @@ class Writer final : public TraceWriter {
   }
 
   void PrefetchFree(std::uint32_t slot) const override {
-    if (slot >= objects_.size()) return;
-    __builtin_prefetch(&objects_[slot]);
-    encoder_.Prefetch(slot);
+    if (slot < encoder_.objects().slot_count()) encoder_.Prefetch(slot);
   }
   void PrefetchFreeNeighbours(std::uint32_t slot) const override {
-    if (slot < objects_.size()) encoder_.PrefetchNeighbours(slot);
+    encoder_.PrefetchNeighbours(slot);
   }
 
   void Free(std::uint32_t slot, std::uint16_t thread) override {
     if (!Ready() || !CheckLive(slot)) return;
     encoder_.Free(slot, thread);
     digest_.Add(Event{Op::kFree, 0, thread, slot, 0});
-    live_bytes_ -= objects_[slot].size;
+    live_bytes_ -= encoder_.object(slot).size();
   }
 
   void Reallocate(Op op, std::uint32_t slot, std::uint64_t size_bytes, std::uint16_t thread) override {
     if (!Ready() || !CheckLive(slot)) return;
+    live_bytes_ += size_bytes - encoder_.object(slot).size();
+    peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_);
     encoder_.Reallocate(op, slot, size_bytes, thread);
     digest_.Add(Event{op, 0, thread, slot, size_bytes});
-    LiveObject& object = objects_[slot];
-    live_bytes_ += size_bytes - object.size;
-    peak_live_bytes_ = std::max(peak_live_bytes_, live_bytes_);
-    // What it was aligned to is no longer known to hold.
-    object = {object.number_and_request >> 10 << 10 | static_cast<unsigned>(op), size_bytes};
   }
 
   void Failure(Op op, std::uint32_t slot, std::uint64_t size_bytes, std::uint64_t alignment,
@@ -140,11 +133,12 @@ class Writer final : public TraceWriter {
     if (Ready()) side_.Add(sample);
   }
 
-  std::uint64_t ObjectNumber(std::uint32_t slot) const override {
-    return slot < objects_.size() ? objects_[slot].number_and_request >> 10 : ~std::uint64_t{0};
+  const LiveObject* Object(std::uint32_t slot) const override {
+    return encoder_.IsLive(slot) ? &encoder_.object(slot) : nullptr;
   }
+  std::uint32_t slot_count() const override { return encoder_.objects().slot_count(); }
   std::uint64_t event_count() const override { return first_event_ + encoder_.event_count(); }
-  std::uint64_t object_count() const override { return object_count_; }
+  std::uint64_t object_count() const override { return encoder_.object_count(); }
   std::uint64_t live_objects() const override { return encoder_.objects().size(); }
   std::uint64_t live_bytes() const override { return live_bytes_; }
   std::uint64_t bytes_written() const override { return bytes_written_; }
@@ -170,11 +164,6 @@ class Writer final : public TraceWriter {
   absl::Status status() const override { return status_; }
 
  private:
-  struct LiveObject {
-    std::uint64_t number_and_request = 0;  // number << 10 | log2 alignment << 4 | op
-    std::uint64_t size = 0;
-  };
-
   // False where nothing more is written; ends a full block first.
   bool Ready() {
     if (!status_.ok() || finished_) return false;
@@ -285,7 +274,7 @@ class Writer final : public TraceWriter {
     std::uint8_t flags = 0;
     BlockFields fields = Fields();
     fields.event_count = encoder_.event_count();
-    fields.object_count = object_count_ - first_object_;
+    fields.object_count = encoder_.object_count() - first_object_;
     fields.step_count = step_ - first_step_;
     payload_.clear();
     if (side.size() >= 200) {
@@ -316,7 +305,7 @@ class Writer final : public TraceWriter {
     if (!Write(header, payload_)) return;
     if (options_.parity) parity_.Add(offset, header, payload_);
     first_event_ += fields.event_count;
-    first_object_ = object_count_;
+    first_object_ = encoder_.object_count();
     first_step_ = step_;
     // What the index repeats: the figures up to here, not those of events that were never written.
     written_ = Fields();
@@ -353,10 +342,8 @@ class Writer final : public TraceWriter {
     checkpoint.slot_count = list.slot_count();
     checkpoint.objects.reserve(list.size());
     for (LiveList::Node node = list.oldest(); node != LiveList::kEnd; node = list.next(node)) {
-      const LiveObject& object = objects_[node - 1];
-      checkpoint.objects.push_back({node - 1, static_cast<Op>(object.number_and_request & 0xf),
-                                    static_cast<std::uint8_t>(object.number_and_request >> 4 & 0x3f), object.size,
-                                    object.number_and_request >> 10});
+      const LiveObject& object = encoder_.object(node - 1);
+      checkpoint.objects.push_back({node - 1, object.op(), object.log2_alignment(), object.size(), object.number()});
     }
     for (LiveList::Node node = list.free_head(); node != LiveList::kEnd; node = list.next(node))
       checkpoint.free_slots.push_back(node - 1);
@@ -428,13 +415,11 @@ class Writer final : public TraceWriter {
   EventEncoder encoder_;
   SideWriter side_;
   ParityWriter parity_;
-  std::vector<LiveObject> objects_;  // by slot
   std::vector<bool> threads_;
   std::uint32_t module_count_ = 0;
   std::int64_t live_threads_ = 1;
   std::uint64_t peak_threads_ = 1;
   std::uint64_t resolution_ns_ = 1;
-  std::uint64_t object_count_ = 0;
   std::uint64_t live_bytes_ = 0;
   std::uint64_t peak_live_bytes_ = 0;
   std::uint64_t peak_live_objects_ = 0;

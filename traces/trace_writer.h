@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "traces/event.h"
+#include "traces/live_object.h"
 #include "traces/trace_info.h"
 
 namespace heaptape {
@@ -71,8 +72,15 @@ class TraceWriter {
   virtual std::uint32_t AddModule(const Module& module) = 0;
   virtual void Stack(const StackSample& sample) = 0;
 
-  // Number of the object in `slot`: how many objects were started before it in this trace.
-  virtual std::uint64_t ObjectNumber(std::uint32_t slot) const = 0;
+  // The object in `slot`, null where none is alive there. Valid until the next call that is not const; the last ones stay after
+  // Finish().
+  virtual const LiveObject* Object(std::uint32_t slot) const = 0;
+  virtual std::uint32_t slot_count() const = 0;  // slots ever in use
+  // Its number, ~0 where there is none.
+  std::uint64_t ObjectNumber(std::uint32_t slot) const {
+    const LiveObject* const object = Object(slot);
+    return object != nullptr ? object->number() : ~std::uint64_t{0};
+  }
   virtual std::uint64_t event_count() const = 0;
   virtual std::uint64_t object_count() const = 0;  // objects ever started
   virtual std::uint64_t live_objects() const = 0;

@@ -55,7 +55,8 @@ class CheckingWriter final : public TraceWriter {
   void Touched(const TouchRecord&) override {}
   std::uint32_t AddModule(const Module&) override { return 0; }
   void Stack(const StackSample&) override {}
-  std::uint64_t ObjectNumber(std::uint32_t) const override { return 0; }
+  const LiveObject* Object(std::uint32_t) const override { return nullptr; }
+  std::uint32_t slot_count() const override { return static_cast<std::uint32_t>(live_.size()); }
   std::uint64_t event_count() const override { return 0; }
   std::uint64_t object_count() const override { return objects_; }
   std::uint64_t live_objects() const override { return live_.size() - free_.size(); }
