@@ -100,7 +100,10 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
   std::printf("%s: %llu blocks, %llu events of which %llu are readable", arguments.input.c_str(),
               static_cast<unsigned long long>(summary.block_count), static_cast<unsigned long long>(summary.event_count), static_cast<unsigned long long>(read));
   if (summary.lost_events > unreadable) std::printf("; %llu were lost while recording", static_cast<unsigned long long>(summary.lost_events - unreadable));
-  std::printf("; %s\n", summary.ended_at_limit ? "ended at its size limit" : summary.complete ? "complete" : "not finished");
+  std::printf("; %s\n", summary.ended_at_limit ? "ended at its size limit"
+                        : !summary.complete    ? "not finished"
+                        : unreadable != 0      ? "it had been finished"
+                                               : "complete");
   return good ? kExitDone : kExitFailed;
 }
 
