@@ -131,7 +131,7 @@ absl::Status WriteBetweenMarks(const std::string& path, const std::string& text)
   const std::size_t from = begin == std::string::npos ? begin : content.find("-->\n", begin);
   const std::size_t to = content.find("<!-- /allocators -->");
   if (from == std::string::npos || to == std::string::npos || to < from) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": has no lines <!-- allocators --> and <!-- /allocators --> to write between"));
+    return absl::InvalidArgumentError(absl::StrCat(path, ": has no lines <!-- allocators --> and <!-- /allocators --> to write between; add them"));
   }
   content.replace(from + 4, to - from - 4, text + "\n");
   return WriteWhole(path, content);

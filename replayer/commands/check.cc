@@ -93,7 +93,9 @@ absl::StatusOr<int> Check(const CheckArguments& arguments, const std::atomic<boo
   if (!arguments.baseline.empty()) {
     const absl::StatusOr<Verdict> baseline = Measure(arguments, *metric, arguments.baseline, events, cancelled);
     if (!baseline.ok()) return baseline.status();
-    if (!baseline->untestable.empty()) return absl::FailedPreconditionError(absl::StrCat("--baseline ", arguments.baseline, ": ", baseline->untestable));
+    if (!baseline->untestable.empty()) {
+      return absl::FailedPreconditionError(absl::StrCat("--baseline ", arguments.baseline, ": ", baseline->untestable, "; give another, or --max"));
+    }
     limit = threshold.Limit(baseline->value);
     std::fprintf(stderr, "%s: %s\n", arguments.baseline.c_str(), FormatMetric(*metric, baseline->value).c_str());
   }

@@ -136,7 +136,7 @@ absl::Status CheckBaseline(const std::string& baseline, const std::vector<Resolv
     if (allocator.family.rfind(family, 0) == 0) return absl::OkStatus();
     absl::StrAppend(&names, names.empty() ? "" : ", ", allocator.DisplayName());
   }
-  return absl::InvalidArgumentError(absl::StrCat("the baseline \"", baseline, "\" is none of the allocators replayed: ", names));
+  return absl::InvalidArgumentError(absl::StrCat("the baseline \"", baseline, "\" is none of the allocators replayed; name one of them: ", names));
 }
 
 absl::StatusOr<std::string> Formatted(const std::vector<ReplayReport>& reports, const ReplayArguments& arguments) {

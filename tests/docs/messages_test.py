@@ -11,7 +11,7 @@ import sys
 
 # What begins a part of a message that tells what to do.
 REMEDY = re.compile(r"(?:^|[.;:,?(]\s*|\band )(?:add|choose|check|copy|delete|did you mean|free|give|install|is the disk full|keep|known|link|"
-                    r"make|move|name|raise|rebuild|record|reduce|reinstall|remove|replay|report|run|say|see|set|start|take|unpack|use|write|wants|"
+                    r"make|move|name|raise|rebuild|record(?! \.\.\.:)|reduce|reinstall|remove|replay|report|run|say|see|set|start|take|unpack|use|write|wants|"
                     r"`heaptape|leave out|without a network|build it|there (?:are|is))\b"
                     r"|apt-get install|Now run|goes on from there|has to be at least|must (?:be|lie|need)|\bneeds --|\blike \.\.\.", re.I)
 
@@ -54,12 +54,17 @@ def messages(root):
     return list(found)
 
 
+def bare(text):
+    """A message with one "..." for all that varies at a place, however it is joined."""
+    return re.sub(r"\.\.\.(?:[\s,.]*\.\.\.)*[\s,.]*", "...", text)
+
+
 def rows(root):
-    """The messages that the document explains, as the parts between what varies."""
+    """The messages that the document explains, each with what finds it among those of the sources: capitals vary, or stand there."""
     cells = re.findall(r"^\| (`.*?`) \|", (root / "docs/messages.md").read_text(), re.M)
-    for row in (row for cell in cells for row in re.findall(r"`(.*?)`(?:, |$)", cell)):
-        parts = [part.strip(" .,:;()/") for part in re.split(r"\b[A-Z][A-Z0-9_-]*[A-Z0-9]\b|\bN\b", row)]
-        yield row, [part for part in parts if len(part) > 3]
+    for row in (row.strip(" .,:;") for cell in cells for row in re.findall(r"`(.*?)`(?:, |$)", cell)):
+        varied = bare(re.sub(r"\b(?:[A-Z][A-Z0-9_-]*[A-Z0-9]|N)\b", "...", row))
+        yield row, re.compile("|".join(rf"(?<![A-Za-z-]){re.escape(form)}" for form in (varied, row)))
 
 
 def main(root, show):
@@ -67,7 +72,7 @@ def main(root, show):
     wrong = 0
     found = messages(root)
     for path, text in found:
-        row = next((row for row, parts in explained if parts and all(part in text for part in parts)), None)
+        row = next((row for row, expression in explained if expression.search(bare(text))), None)
         by = "itself" if REMEDY.search(text) else row
         if show:
             print(f"{path}\t{text}\t{by}")
