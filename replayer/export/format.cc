@@ -12,7 +12,7 @@ namespace {
 // Three or four significant digits: "9.87", "98.7", "987.6".
 std::string Digits(double value) {
   const double size = std::fabs(value);
-  return absl::StrFormat(size < 9.995 ? "%.2f" : "%.1f", value);
+  return absl::StrFormat("%.*f", size < 9.995 ? 2 : 1, value);
 }
 
 }  // namespace
@@ -38,13 +38,13 @@ std::string FormatGrowthSeen(double bytes_per_day, std::uint64_t window_ns) {
   const double seconds = static_cast<double>(window_ns) / 1e9;
   const double bytes = bytes_per_day * seconds / 86400;
   if (std::fabs(bytes) < 0.5) return "0";
-  return absl::StrCat(bytes > 0 ? "+" : "", FormatBytes(bytes), absl::StrFormat(seconds < 9.95 ? " in %.1f s" : " in %.0f s", seconds));
+  return absl::StrCat(bytes > 0 ? "+" : "", FormatBytes(bytes), absl::StrFormat(" in %.*f s", seconds < 9.95 ? 1 : 0, seconds));
 }
 
 std::string FormatShare(double share) {
   const double percent = share * 100;
   if (std::fabs(percent) < 0.05) return "0.0 %";
-  return absl::StrFormat(std::fabs(percent) < 999.95 ? "%+.1f %%" : "%+.0f %%", percent);
+  return absl::StrFormat("%+.*f %%", std::fabs(percent) < 999.95 ? 1 : 0, percent);
 }
 
 std::string FormatRatio(double ratio) { return absl::StrFormat("%.2fx", ratio); }
