@@ -280,7 +280,7 @@ class Writer final : public TraceWriter {
     if (side.size() >= 200) {
       const std::size_t bound = ZSTD_compressBound(side.size());
       payload_.resize(bound);
-      const std::size_t size = ZSTD_compress(payload_.data(), bound, side.data(), side.size(), 3);
+      const std::size_t size = ZSTD_compress(payload_.data(), bound, side.data(), side.size(), options_.compression_level);
       payload_.resize(ZSTD_isError(size) ? 0 : size);
       if (!payload_.empty()) flags |= format::kFlagSideCompressed;
     }
