@@ -26,7 +26,7 @@ class HugePageAllocator {
   T* allocate(std::size_t count) {
     if (count > ~std::size_t{0} / 2 / sizeof(T)) throw std::bad_array_new_length();
     const std::size_t bytes = count * sizeof(T);
-    if (bytes < kWorthIt) return static_cast<T*>(::operator new(bytes, std::align_val_t{alignof(T)}));
+    if (bytes < kWorthIt) return static_cast<T*>(::operator new(bytes));
     // As much more as moves the start to where a huge page begins; the rest goes back.
     const std::size_t whole = Whole(bytes);
     void* const mapped = mmap(nullptr, whole + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -41,7 +41,7 @@ class HugePageAllocator {
   void deallocate(T* table, std::size_t count) {
     const std::size_t bytes = count * sizeof(T);
     if (bytes < kWorthIt) {
-      ::operator delete(table, std::align_val_t{alignof(T)});
+      ::operator delete(table);
     } else {
       munmap(table, Whole(bytes));
     }
@@ -53,6 +53,7 @@ class HugePageAllocator {
   }
 
  private:
+  static_assert(alignof(T) <= __STDCPP_DEFAULT_NEW_ALIGNMENT__);
   static constexpr std::size_t kHugePage = 2 << 20;
   static constexpr std::size_t kWorthIt = 2 * kHugePage;
   static constexpr std::size_t Whole(std::size_t bytes) { return (bytes + kHugePage - 1) / kHugePage * kHugePage; }
