@@ -107,6 +107,7 @@ SummaryRow RowOf(const std::vector<const RunResult*>& runs) {
   }
   const auto band = [](const std::vector<const RunResult*>& of, const auto& figure) {
     std::vector<double> values;
+    values.reserve(of.size());
     for (const RunResult* run : of) values.push_back(figure(*run));
     return BandOf(std::move(values));
   };
@@ -355,7 +356,7 @@ std::string GrowthText(const SummaryRow& row) {
     return absl::StrCat(text(band.median), !row.growth_by_day || least == most ? "" : absl::StrCat(" (", least, " .. ", most, ")"));
   }
   const std::string bound = text(std::max(-low, high));
-  return bound.rfind("+", 0) == 0 ? absl::StrCat("±", bound.substr(1)) : bound;
+  return bound.starts_with('+') ? absl::StrCat("±", bound.substr(1)) : bound;
 }
 
 std::string TruthSentence(const Summary& summary) {
