@@ -22,7 +22,7 @@ void ExpectAlike(const AddressTable& table, const Model& model) {
   }
 }
 
-// Allocates and frees at random, frees by far more often where the table is large.
+// Allocates what is not alive and frees what is, at random.
 void Live(AddressTable& table, Model& model, const std::vector<std::uint64_t>& addresses, unsigned calls, std::mt19937_64& random) {
   for (unsigned call = 0; call < calls; ++call) {
     const std::uint64_t address = addresses[random() % addresses.size()];
