@@ -211,8 +211,8 @@ void Recording::AddStack(std::uint64_t number, std::uint32_t slot) {
   stacks_.erase(found);
 }
 
-void Recording::FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint16_t thread) {
-  if (SizeOf(slot) >= kBigBytes) BigEnds(slot, address);
+void Recording::FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint64_t size, std::uint16_t thread) {
+  if (size >= kBigBytes) BigEnds(slot, address);
   writer_->Free(slot, thread);
 }
 
@@ -227,7 +227,7 @@ void Recording::Allocate(const OrderedEvent& event, Op op, std::uint16_t thread,
   const auto [place, inserted] = live_.Insert(address);
   if (!inserted) {
     ++counts_.missed_frees;
-    FreeSlot(place->slot, address, thread);
+    FreeSlot(place->slot, address, SizeOf(place->slot), thread);
   }
   const std::uint32_t slot = writer_->Allocate(op, size, alignment, thread);
   if (slot == kNoSlot) {  // nothing more is written: the disk is full, or a limit reached
@@ -260,9 +260,10 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
         return;
       }
       const std::uint32_t slot = found->slot;
-      AddTouch(number, slot, TouchRecord::When::kFree, SizeOf(slot));
+      const std::uint64_t freed = SizeOf(slot);
+      AddTouch(number, slot, TouchRecord::When::kFree, freed);
       live_.Erase(found);
-      FreeSlot(slot, address, thread);
+      FreeSlot(slot, address, freed, thread);
       return;
     }
     case RawOp::kReallocBegin: {
@@ -295,7 +296,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
       const PendingRealloc begun = *pending;
       reallocs_.erase(std::next(pending).base());
       if (raw == RawOp::kReallocFreed) {
-        FreeSlot(begun.slot, begun.address, thread);
+        FreeSlot(begun.slot, begun.address, SizeOf(begun.slot), thread);
         return;
       }
       const bool failed = address == 0;
@@ -303,7 +304,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
       const auto [place, inserted] = live_.Insert(now_at);
       if (!inserted) {
         ++counts_.missed_frees;
-        FreeSlot(place->slot, now_at, thread);
+        FreeSlot(place->slot, now_at, SizeOf(place->slot), thread);
       }
       place->slot = begun.slot;
       if (failed) {

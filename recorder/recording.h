@@ -144,7 +144,7 @@ class Recording {
   std::uint16_t Thread(std::uint32_t serial);
   void EndThread(std::uint32_t serial);
   void Allocate(const OrderedEvent& event, Op op, std::uint16_t thread, std::uint64_t number);
-  void FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint16_t thread);
+  void FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint64_t size, std::uint16_t thread);
   std::uint64_t SizeOf(std::uint32_t slot) const {
     const LiveObject* const object = writer_->Object(slot);
     return object != nullptr ? object->size() : 0;
