@@ -3,6 +3,7 @@
 
 #include "allocators/add.h"
 
+#include <gnu/libc-version.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 
@@ -99,13 +100,18 @@ TEST_F(AddTest, AnotherReleasesPackageWithoutTouchingTheSystem) {
 }
 
 TEST_F(AddTest, AnotherCLibraryRunsUnderItsOwnLoader) {
-  const auto added = AddAllocator(Request("glibc", "2.41"));
+  // Of two releases the one that is not the system's own.
+  const bool is_trixie = std::string(gnu_get_libc_version()) == "2.41";
+  const std::string version = is_trixie ? "2.36" : "2.41";
+  AddRequest request = Request("glibc", version);
+  request.release = is_trixie ? "bookworm" : "trixie";
+  const auto added = AddAllocator(request);
   ASSERT_TRUE(added.ok()) << added.status();
   EXPECT_TRUE(added->allocator.library_path.empty());
   EXPECT_THAT(added->allocator.loader_path, HasSubstr("ld-linux-x86-64.so.2"));
-  const auto resolved = ResolveAllocators("glibc@2.41:arena_max=2", {.cache_folder = cache_});
+  const auto resolved = ResolveAllocators("glibc@" + version + ":arena_max=2", {.cache_folder = cache_});
   ASSERT_TRUE(resolved.ok()) << resolved.status();
-  EXPECT_EQ(resolved->front().version, "2.41");
+  EXPECT_EQ(resolved->front().version, version);
   const auto facts = AskLibrary(resolved->front(), FindFamily("glibc"), {.conformance = true});
   ASSERT_TRUE(facts.ok()) << facts.status();
   EXPECT_THAT(facts->library_path, HasSubstr(cache_));
