@@ -47,12 +47,14 @@ absl::StatusOr<std::unique_ptr<Recording>> Recording::Create(const RecordingOpti
 absl::StatusOr<std::unique_ptr<TraceWriter>> Recording::Open(const std::string& path) {
   TraceWriterOptions options;
   options.compression_level = options_.compression_level;
-  absl::StatusOr<std::unique_ptr<TraceWriter>> writer = TraceWriter::Create(path, options_.info, options);
+  TraceInfo info = options_.info;
+  segment_start_ns_ = time_ns_ - time_ns_ % std::max<std::uint64_t>(info.time_resolution_ns, 1);
+  info.segment_start_ns = segment_start_ns_;
+  absl::StatusOr<std::unique_ptr<TraceWriter>> writer = TraceWriter::Create(path, info, options);
   if (!writer.ok()) return writer.status();
   writer_.swap(*writer);
   open_path_ = path;
   modules_written_ = 0;
-  segment_start_ns_ = time_ns_;
   return writer;
 }
 
@@ -115,7 +117,7 @@ void Recording::Take(const OrderedEvent& event) {
 void Recording::ApplyMarks(std::uint64_t number) {
   while (!marks_.empty() && marks_.front().number <= number) {
     time_ns_ = std::max(time_ns_, marks_.front().time_ns);
-    writer_->Time(time_ns_);
+    writer_->Time(time_ns_ - segment_start_ns_);
     marks_.pop_front();
   }
 }
@@ -343,6 +345,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
 
 void Recording::Resident(ResidentSample sample) {
   time_ns_ = std::max(time_ns_, sample.time_ns);
+  sample.time_ns -= std::min(sample.time_ns, segment_start_ns_);
   sample.event_number = writer_->event_count();
   writer_->Resident(sample);
 }
@@ -351,19 +354,26 @@ void Recording::Resumed() {
   writer_->Append({.op = Op::kLost, .flags = 0, .thread = 0, .slot = 0, .size = 0});
 }
 
-// The slots of a new file are its own: they are handed out anew, in the order of the old ones.
+// As a part of a recording begins (FORMAT.md, "Description"). The slots of a new file are its own.
 absl::Status Recording::BeginWithLiveSet(const TraceWriter& before) {
-  for (std::size_t i = 0; i < threads_.size(); ++i) {
-    if (threads_[i] < kEndedThread && threads_[i] != 0) {
-      writer_->Append({.op = Op::kThreadStart, .flags = 0, .thread = threads_[i], .slot = 0, .size = 0});
-    }
+  std::vector<bool> alive(1);
+  for (const std::uint16_t thread : threads_) {
+    if (thread >= kEndedThread) continue;
+    if (thread >= alive.size()) alive.resize(thread + 1);
+    alive[thread] = true;
   }
-  std::vector<std::uint32_t> moved(before.slot_count(), kNoSlot);
+  const std::uint16_t thread = writer_->BeginWithThreads(alive);
+  std::vector<std::uint32_t> slots;
+  slots.reserve(before.live_objects());
   for (std::uint32_t slot = 0; slot < before.slot_count(); ++slot) {
-    const LiveObject* const object = before.Object(slot);
-    if (object == nullptr) continue;
-    const std::uint64_t alignment = object->log2_alignment() ? std::uint64_t{1} << object->log2_alignment() : 0;
-    moved[slot] = writer_->Allocate(object->op(), object->size(), alignment, 0);
+    if (before.Object(slot) != nullptr) slots.push_back(slot);
+  }
+  std::sort(slots.begin(), slots.end(), [&before](std::uint32_t a, std::uint32_t b) { return before.ObjectNumber(a) < before.ObjectNumber(b); });
+  std::vector<std::uint32_t> moved(before.slot_count(), kNoSlot);
+  for (const std::uint32_t slot : slots) {
+    const LiveObject& object = *before.Object(slot);
+    const std::uint64_t alignment = object.log2_alignment() ? std::uint64_t{1} << object.log2_alignment() : 0;
+    moved[slot] = writer_->Allocate(object.op(), object.size(), alignment, thread);
     if (moved[slot] == kNoSlot) return writer_->status();
   }
   absl::flat_hash_map<std::uint32_t, BigBlock> big;
@@ -424,12 +434,11 @@ void Recording::RotateIfDue(std::uint64_t time_ns) {
     total -= finished_segments_.front().second;
     finished_segments_.pop_front();
   }
-  time_ns_ = time_ns;
+  time_ns_ = std::max(time_ns_, time_ns);
   ++segment_number_;
   const auto before = Open(SegmentPath(segment_number_));
   rotation_error_ = before.status();
   if (!rotation_error_.ok()) return;
-  writer_->Time(time_ns);
   (void)BeginWithLiveSet(**before);
 }
 

@@ -248,7 +248,8 @@ absl::StatusOr<FleetTrace> DescribeTrace(const std::string& path) {
                   .recorded_under = info.allocator,
                   .events = summary.event_count,
                   .duration_ns = summary.duration_ns,
-                  .complete = summary.complete};
+                  .complete = summary.complete,
+                  .segment_start_ns = info.segment_start_ns};
   if (!info.allocator_version.empty()) absl::StrAppend(&report.trace.recorded_under, " ", info.allocator_version);
   utsname system{};
   uname(&system);

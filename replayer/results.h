@@ -146,6 +146,7 @@ struct TraceIdentity {
   std::uint64_t events = 0;
   std::uint64_t duration_ns = 0;
   bool complete = false;
+  std::uint64_t segment_start_ns = 0;  // TraceInfo
 };
 
 struct TruthSample {                  // of the recorded process itself

@@ -39,7 +39,8 @@ NumberFields Numbers(const TraceInfo& info) {
           {"page_bytes", info.page_bytes},
           {"huge_pages", static_cast<std::uint64_t>(info.huge_pages)},
           {"privacy_level", info.privacy_level},
-          {"stack_sample_bytes", info.stack_sample_bytes}};
+          {"stack_sample_bytes", info.stack_sample_bytes},
+          {"segment_start_ns", info.segment_start_ns}};
 }
 
 bool SetNumber(const std::string& name, std::uint64_t value, TraceInfo& info) {
@@ -51,6 +52,7 @@ bool SetNumber(const std::string& name, std::uint64_t value, TraceInfo& info) {
   else if (name == "huge_pages" && value <= 3) info.huge_pages = static_cast<HugePages>(value);
   else if (name == "privacy_level") info.privacy_level = static_cast<std::uint8_t>(value);
   else if (name == "stack_sample_bytes") info.stack_sample_bytes = value;
+  else if (name == "segment_start_ns") info.segment_start_ns = value;
   else return false;
   return true;
 }

@@ -14,8 +14,6 @@ namespace heaptape {
 namespace {
 
 constexpr std::uint32_t kNone = ~std::uint32_t{0};
-// Smaller blocks have no touch records (trace_info.h), so none are looked for.
-constexpr std::uint64_t kTouchedFromBytes = 64 << 10;
 
 // What is alive in one slot of the recorded trace.
 struct Occupant {

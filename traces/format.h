@@ -16,7 +16,7 @@ namespace heaptape::format {
 inline constexpr std::uint8_t kFileMagic[8] = {0x89, 'H', 'T', 'P', '\r', '\n', 0x1a, '\n'};
 inline constexpr std::size_t kFileHeadBytes = 16;
 inline constexpr std::uint16_t kVersionMajor = 2;         // of what is written; readers take all from 1 on
-inline constexpr std::uint16_t kVersionMinor = 0;
+inline constexpr std::uint16_t kVersionMinor = 1;
 
 inline constexpr std::uint8_t kBlockMagic[4] = {0xb1, 'h', 't', 0xd0};
 inline constexpr std::size_t kFixedHeaderBytes = 24;

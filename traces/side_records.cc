@@ -12,7 +12,7 @@ enum RecordType : unsigned { kResident = 1, kTouched = 2, kModule = 3, kStackFra
 enum InfoField : unsigned {
   kProgram = 1, kCLibrary, kAllocator, kAllocatorVersion, kAllocatorPath, kAllocatorBuildId, kKernel,
   kHeaptapeVersion, kMemoryBytes, kStartUnixSeconds, kTimeResolution, kCpuCount, kPageBytes, kHugePages,
-  kPrivacyLevel, kStackSampleBytes
+  kPrivacyLevel, kStackSampleBytes, kSegmentStart
 };
 // Stacks are named by numbers below this; when all are taken the numbers start again.
 constexpr std::uint32_t kMaxStacks = 1u << 16;
@@ -174,6 +174,7 @@ void EncodeInfo(const TraceInfo& info, std::vector<std::uint8_t>& out) {
   number(kHugePages, static_cast<std::uint64_t>(info.huge_pages));
   number(kPrivacyLevel, info.privacy_level);
   number(kStackSampleBytes, info.stack_sample_bytes);
+  number(kSegmentStart, info.segment_start_ns);
 }
 
 bool DecodeInfo(std::span<const std::uint8_t> bytes, TraceInfo& info) {
@@ -202,6 +203,7 @@ bool DecodeInfo(std::span<const std::uint8_t> bytes, TraceInfo& info) {
       case kHugePages: info.huge_pages = static_cast<HugePages>(value.Varint() & 3); break;
       case kPrivacyLevel: info.privacy_level = static_cast<std::uint8_t>(value.Varint()); break;
       case kStackSampleBytes: info.stack_sample_bytes = value.Varint(); break;
+      case kSegmentStart: info.segment_start_ns = value.Varint(); break;
       default: break;  // a later version's
     }
     if (!value.ok()) return false;

@@ -30,6 +30,11 @@ struct TraceInfo {
   HugePages huge_pages = HugePages::kUnknown;
   std::uint8_t privacy_level = 0;      // defined in recorder/PRIVACY.md
   std::uint64_t stack_sample_bytes = 0;  // one stack per so many bytes allocated; 0: none
+  // Of a later segment of a recording: how long after the recording's start it begins, with what was alive then. A multiple of
+  // the resolution. All times in the file count from there.
+  std::uint64_t segment_start_ns = 0;
+
+  friend bool operator==(const TraceInfo&, const TraceInfo&) = default;
 };
 
 // Ground truth: the recorded process's memory as the kernel told it at `time_ns`. In bytes.
@@ -53,7 +58,9 @@ struct PageRange {
   friend bool operator==(const PageRange&, const PageRange&) = default;
 };
 
-// The pages of one block of 64 KiB or more that were present (resident and not the zero page).
+inline constexpr std::uint64_t kTouchedFromBytes = 64 << 10;  // blocks smaller than this have no touch records
+
+// The pages of one block that were present (resident and not the zero page).
 struct TouchRecord {
   enum class When : std::uint8_t { kAllocation = 0, kFree = 1 };
 

@@ -444,6 +444,18 @@ class Writer final : public TraceWriter {
 
 }  // namespace
 
+std::uint16_t TraceWriter::BeginWithThreads(const std::vector<bool>& alive) {
+  std::uint16_t first = 0;
+  for (std::size_t thread = alive.size(); thread-- > 0;) {
+    if (alive[thread]) first = static_cast<std::uint16_t>(thread);
+  }
+  for (std::size_t thread = 1; thread < alive.size(); ++thread) {
+    if (alive[thread]) Append({.op = Op::kThreadStart, .flags = 0, .thread = static_cast<std::uint16_t>(thread), .slot = 0, .size = 0});
+  }
+  if (first != 0) Append({.op = Op::kThreadEnd, .flags = 0, .thread = 0, .slot = 0, .size = 0});
+  return first;
+}
+
 absl::StatusOr<std::unique_ptr<TraceWriter>> TraceWriter::Create(const std::string& path, const TraceInfo& info,
                                                                  const TraceWriterOptions& options) {
   const std::string part = path + ".part";

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -63,6 +64,9 @@ class TraceWriter {
                        std::uint16_t thread) = 0;
   // kTrim, kMallopt, kThreadStart, kThreadEnd, kFork, kLost: `event` as the reader shall return it.
   virtual void Append(const Event& event) = 0;
+  // What a part of a recording begins with (FORMAT.md, "Description"), before its live objects: `alive` by thread. Returns the
+  // thread to start these on.
+  std::uint16_t BeginWithThreads(const std::vector<bool>& alive);
   // All events appended until now happened before `time_ns`, which never decreases. The time is kept at
   // the trace's resolution: marks that fall into the same step as the last are dropped.
   virtual void Time(std::uint64_t time_ns) = 0;

@@ -4,6 +4,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
+
 namespace heaptape {
 namespace {
 
@@ -18,15 +20,16 @@ struct LiveObject {
 
 class Transcriber {
  public:
-  Transcriber(TraceReader& reader, TraceWriter& writer, const TranscribeOptions& options)
-      : reader_(reader), writer_(writer), options_(options) {}
+  Transcriber(TraceWriter& writer, const TranscribeOptions& options) : writer_(writer), options_(options) {}
 
-  absl::Status Run() {
-    if (absl::Status status = ReadSideRecords(); !status.ok()) return status;
-    if (absl::Status status = reader_.SeekTime(options_.from_ns); !status.ok()) return status;
-    if (options_.from_ns == 0) Begin();
+  // `is_last`: of the segments of a recording.
+  absl::Status Run(TraceReader& reader, bool is_last = true) {
+    if (absl::Status status = ReadSideRecords(reader); !status.ok()) return status;
+    if (!is_last) HoldLastLooks();
+    if (absl::Status status = reader.SeekTime(options_.from_ns); !status.ok()) return status;
+    if (!follows_ && options_.from_ns == 0) Begin();
     while (true) {
-      absl::StatusOr<EventBlock> block = reader_.Next();
+      absl::StatusOr<EventBlock> block = reader.Next();
       if (!block.ok()) return block.status();
       if (block->events.empty()) break;
       if (options_.cancelled != nullptr && *options_.cancelled) return absl::CancelledError("interrupted");
@@ -35,15 +38,19 @@ class Transcriber {
       restoring_ = block->restored;
       for (std::size_t i = 0; i < block->events.size(); ++i) {
         const Event& event = block->events[i];
-        if (begun_ && block->restored && event.op == Op::kLost) {
-          inherited_.clear();
-          inherited_base_ = writer_.object_count();
-        }
+        if (begun_ && block->restored && event.op == Op::kLost) inherited_.clear();
         if (event.op == Op::kTime && event.size >= options_.to_ns) return Finish();
+        const std::uint64_t number_before = next_number_;
         const std::uint64_t number = block->object_numbers.empty() ? next_number_ : block->object_numbers[i];
         if (StartsObject(event) && block->object_numbers.empty()) ++next_number_;
-        if (!begun_ && event.op == Op::kTime && event.size >= options_.from_ns) Begin();
-        Apply(event, number);
+        if (follows_ && !begun_ && BeginsAsAwaited()) BeginWith(number_before);
+        if (follows_ && !begun_) {
+          if (!Await(event, number)) return absl::FailedPreconditionError("does not begin with what was alive before");
+        } else {
+          if (!begun_ && event.op == Op::kTime && event.size >= options_.from_ns) Begin();
+          WriteResident();
+          Apply(event, number);
+        }
         if (!block->restored) ++event_;
       }
       if (begun_ && block->restored) {
@@ -51,34 +58,72 @@ class Transcriber {
         first_copied_number_ = block->first_object;
         first_new_number_ = writer_.object_count();
         first_copied_event_ = event_;
-        copied_base_ = writer_.event_count();
-      }
+          }
       WriteSideRecords();
       if (!writer_.status().ok()) return writer_.status();
-      if (options_.progress) options_.progress(event_);
+      if (options_.progress) options_.progress(event_before_ + event_);
+    }
+    if (follows_ && !begun_) {
+      if (!BeginsAsAwaited()) return absl::FailedPreconditionError("ends before all that was alive before has come");
+      BeginWith(next_number_);
     }
     if (!begun_) return absl::OutOfRangeError("the trace ends before the time at which the copy should begin; choose an earlier one (heaptape inspect shows the duration)");
     return Finish();
   }
 
+  // The next Run() reads a segment that begins where the last one ended, `time_ns` after the copy's start.
+  void Follow(std::uint64_t time_ns) {
+    follows_ = true;
+    begun_ = false;
+    time_ns_ = time_ns;
+    awaited_.clear();
+    for (const LiveObject& object : objects_)
+      if (object.live) awaited_.push_back(object);
+    std::sort(awaited_.begin(), awaited_.end(), [](const LiveObject& a, const LiveObject& b) { return a.number < b.number; });
+    next_awaited_ = 0;
+    awaited_threads_ = threads_;
+    if (std::find(threads_.begin(), threads_.end(), true) == threads_.end()) awaited_threads_[0] = true;
+    threads_.assign(1, true);
+    objects_.clear();
+    inherited_.clear();
+    event_before_ += event_;
+    event_ = next_number_ = 0;
+    next_resident_ = next_touched_ = next_stack_ = 0;
+  }
+
  private:
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};
 
-  absl::Status ReadSideRecords() {
-    auto resident = reader_.ReadResident();
+  absl::Status ReadSideRecords(TraceReader& reader) {
+    auto resident = reader.ReadResident();
     if (!resident.ok()) return resident.status();
     resident_ = *std::move(resident);
-    auto touched = reader_.ReadTouched();
+    auto touched = reader.ReadTouched();
     if (!touched.ok()) return touched.status();
     touched_ = *std::move(touched);
+    touched_end_ = touched_.size();
     if (!options_.keep_stacks) return absl::OkStatus();
-    auto stacks = reader_.ReadStacks();
+    auto stacks = reader.ReadStacks();
     if (!stacks.ok()) return stacks.status();
     stacks_ = *std::move(stacks);
-    auto modules = reader_.ReadModules();
+    auto modules = reader.ReadModules();
     if (!modules.ok()) return modules.status();
-    for (const Module& module : *modules) writer_.AddModule(module);
+    module_numbers_.clear();
+    for (const Module& module : *modules) {
+      auto found = std::find(modules_.begin(), modules_.end(), module);
+      if (found == modules_.end()) {
+        writer_.AddModule(module);
+        found = modules_.insert(found, module);
+      }
+      module_numbers_.push_back(static_cast<std::uint32_t>(found - modules_.begin()));
+    }
     return absl::OkStatus();
+  }
+
+  // A segment ends with a last look at the blocks that outlive it: how they are when they are freed is told by a later one. So
+  // these looks are not written. What else is among the last comes at the segment's end.
+  void HoldLastLooks() {
+    while (touched_end_ > 0 && touched_[touched_end_ - 1].when == TouchRecord::When::kFree) --touched_end_;
   }
 
   std::uint64_t Size(std::uint64_t size) const { return options_.size ? options_.size(size) : size; }
@@ -88,14 +133,7 @@ class Transcriber {
     begun_ = true;
     first_copied_number_ = next_number_;
     first_copied_event_ = event_;
-    for (std::size_t thread = 1; thread < threads_.size(); ++thread)
-      if (threads_[thread]) writer_.Append({Op::kThreadStart, 0, static_cast<std::uint16_t>(thread), 0, 0});
-    std::uint16_t thread = 0;
-    if (!threads_[0]) {
-      while (thread < threads_.size() && !threads_[thread]) ++thread;
-      if (thread == threads_.size()) thread = 0;
-      else writer_.Append({Op::kThreadEnd, 0, 0, 0, 0});
-    }
+    const std::uint16_t thread = writer_.BeginWithThreads(threads_);
     std::vector<LiveObject*> order;
     for (LiveObject& object : objects_)
       if (object.live) order.push_back(&object);
@@ -103,10 +141,42 @@ class Transcriber {
     for (LiveObject* object : order) {
       const Event event{object->op, object->flags, 0, 0, 0};
       object->slot = writer_.Allocate(object->op, Size(object->size), event.alignment(), thread);
-      inherited_.push_back(object->number);
+      inherited_.emplace_back(object->number, writer_.ObjectNumber(object->slot));
     }
     first_new_number_ = writer_.object_count();
-    copied_base_ = writer_.event_count();
+  }
+
+  bool BeginsAsAwaited() const { return next_awaited_ == awaited_.size() && threads_ == awaited_threads_; }
+
+  // One of the events that a segment begins with: true if it brings what is awaited.
+  bool Await(const Event& event, std::uint64_t number) {
+    if (event.op == Op::kThreadStart || event.op == Op::kThreadEnd) {
+      SetAlive(event);
+      return event.thread < awaited_threads_.size() && awaited_threads_[event.thread] == threads_[event.thread];
+    }
+    if (event.failed() || !StartsObject(event) || next_awaited_ == awaited_.size()) return false;
+    LiveObject object = awaited_[next_awaited_++];
+    if (object.op != event.op || object.size != event.size || object.flags != (event.flags & Event::kAlignmentMask)) return false;
+    object.number = number;
+    At(event.slot) = object;
+    inherited_.emplace_back(number, writer_.ObjectNumber(object.slot));
+    return true;
+  }
+
+  // What comes now is of this segment alone: its objects are numbered on from `number`.
+  void BeginWith(std::uint64_t number) {
+    begun_ = true;
+    awaited_ = {};
+    writer_.Time(time_ns_);
+    first_copied_number_ = number;
+    first_copied_event_ = event_;
+    first_new_number_ = writer_.object_count();
+  }
+
+  void SetAlive(const Event& event) {
+    if (threads_.size() <= event.thread) threads_.resize(std::size_t{event.thread} + 1);
+    threads_[event.thread] = event.op == Op::kThreadStart;
+    while (threads_.size() > 1 && !threads_.back()) threads_.pop_back();
   }
 
   LiveObject& At(std::uint32_t slot) {
@@ -124,8 +194,8 @@ class Transcriber {
     } else if (StartsObject(event)) {
       LiveObject& object = At(event.slot);
       object = {number, event.size, 0, event.op, static_cast<std::uint8_t>(event.flags & Event::kAlignmentMask), true};
-      if (begun_ && number < next_number_ && restoring_) inherited_.push_back(number);
       if (begun_) object.slot = writer_.Allocate(event.op, Size(event.size), event.alignment(), event.thread);
+      if (begun_ && number < next_number_ && restoring_) inherited_.emplace_back(number, writer_.object_count() - 1);
     } else if (realloc) {
       LiveObject& object = At(event.slot);
       object.size = event.size;
@@ -137,12 +207,9 @@ class Transcriber {
       object.live = false;
       if (begun_) writer_.Free(object.slot, event.thread);
     } else if (event.op == Op::kTime) {
-      if (begun_) writer_.Time(event.size - std::min(event.size, options_.from_ns));
+      if (begun_) writer_.Time(time_ns_ + event.size - std::min(event.size, options_.from_ns));
     } else {
-      if (event.op == Op::kThreadStart || event.op == Op::kThreadEnd) {
-        if (threads_.size() <= event.thread) threads_.resize(std::size_t{event.thread} + 1);
-        threads_[event.thread] = event.op == Op::kThreadStart;
-      }
+      if (event.op == Op::kThreadStart || event.op == Op::kThreadEnd) SetAlive(event);
       if (begun_) writer_.Append(event);
     }
   }
@@ -150,43 +217,57 @@ class Transcriber {
   // The number in the copy of an object that the source knows by `number`, or kNone.
   std::uint64_t NewNumber(std::uint64_t number) const {
     if (number >= first_copied_number_) return number - first_copied_number_ + first_new_number_;
-    const auto found = std::lower_bound(inherited_.begin(), inherited_.end(), number);
-    if (found == inherited_.end() || *found != number) return kNone;
-    return inherited_base_ + static_cast<std::uint64_t>(found - inherited_.begin());
+    const auto found = std::lower_bound(inherited_.begin(), inherited_.end(), std::pair<std::uint64_t, std::uint64_t>(number, 0));
+    return found != inherited_.end() && found->first == number ? found->second : kNone;
   }
 
   // Those whose object or event has been copied by now.
   void WriteSideRecords() {
     if (!begun_) return;
-    for (; next_touched_ < touched_.size() && touched_[next_touched_].object < next_number_; ++next_touched_) {
-      TouchRecord record = touched_[next_touched_];
-      record.object = NewNumber(record.object);
-      if (record.object != kNone) writer_.Touched(record);
-    }
+    for (; next_touched_ < touched_end_ && touched_[next_touched_].object < next_number_; ++next_touched_)
+      WriteTouched(touched_[next_touched_]);
     for (; next_stack_ < stacks_.size() && stacks_[next_stack_].object < next_number_; ++next_stack_) {
       StackSample sample = stacks_[next_stack_];
       sample.object = NewNumber(sample.object);
+      for (StackFrame& frame : sample.frames) frame.module = frame.module < module_numbers_.size() ? module_numbers_[frame.module] : frame.module;
       if (sample.object != kNone) writer_.Stack(sample);
     }
+  }
+
+  // Those before the event that is copied next.
+  void WriteResident() {
     for (; next_resident_ < resident_.size() && resident_[next_resident_].event_number <= event_; ++next_resident_) {
       ResidentSample sample = resident_[next_resident_];
-      if (sample.time_ns < options_.from_ns || sample.event_number < first_copied_event_ || sample.time_ns >= options_.to_ns)
+      if (!begun_ || sample.time_ns < options_.from_ns || sample.event_number < first_copied_event_ || sample.time_ns >= options_.to_ns)
         continue;
-      sample.time_ns -= options_.from_ns;
-      sample.event_number = sample.event_number - first_copied_event_ + copied_base_;
+      sample.time_ns += time_ns_ - options_.from_ns;
+      sample.event_number = writer_.event_count();
       writer_.Resident(sample);
     }
   }
 
+  void WriteTouched(TouchRecord record) {
+    record.object = NewNumber(record.object);
+    if (record.object != kNone) writer_.Touched(record);
+  }
+
   absl::Status Finish() {
+    WriteResident();
     WriteSideRecords();
+    if (touched_end_ < touched_.size()) {
+      absl::flat_hash_set<std::uint64_t> alive;
+      for (const LiveObject& object : objects_)
+        if (object.live && object.size >= kTouchedFromBytes) alive.insert(object.number);
+      for (; touched_end_ < touched_.size(); ++touched_end_)
+        if (!alive.contains(touched_[touched_end_].object)) WriteTouched(touched_[touched_end_]);
+    }
     return writer_.status();
   }
 
-  TraceReader& reader_;
   TraceWriter& writer_;
   const TranscribeOptions& options_;
   bool begun_ = false;
+  bool follows_ = false;  // this is a later segment of the recording
   bool restoring_ = false;
   std::vector<LiveObject> objects_;  // by the source's slot
   std::vector<bool> threads_ = std::vector<bool>(1, true);
@@ -194,19 +275,40 @@ class Transcriber {
   std::uint64_t next_number_ = 0;    // of the source's next object
   std::uint64_t first_copied_event_ = 0, first_copied_number_ = 0;
   std::uint64_t first_new_number_ = 0;
-  std::uint64_t copied_base_ = 0;
-  std::uint64_t inherited_base_ = 0;
-  std::vector<std::uint64_t> inherited_;  // source numbers of the objects the copy begins with, ascending
+  // Of the objects that this segment, or the copy, begins with: their numbers in the source, ascending, and in the copy.
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> inherited_;
+  std::vector<LiveObject> awaited_;  // what the segment has to begin with, in the order of their start
+  std::size_t next_awaited_ = 0;
+  std::vector<bool> awaited_threads_;
+  std::uint64_t time_ns_ = 0;        // of the segment's beginning, in the copy
+  std::uint64_t event_before_ = 0;   // of the segments before
+  std::vector<Module> modules_;      // of the copy
+  std::vector<std::uint32_t> module_numbers_;  // in the copy, by that in the source
   std::vector<ResidentSample> resident_;
   std::vector<TouchRecord> touched_;
   std::vector<StackSample> stacks_;
   std::size_t next_resident_ = 0, next_touched_ = 0, next_stack_ = 0;
+  std::size_t touched_end_ = 0;  // from here on they are held back
 };
 
 }  // namespace
 
 absl::Status Transcribe(TraceReader& reader, TraceWriter& writer, const TranscribeOptions& options) {
-  return Transcriber(reader, writer, options).Run();
+  return Transcriber(writer, options).Run(reader);
+}
+
+absl::Status Join(std::span<TraceReader* const> segments, TraceWriter& writer, const TranscribeOptions& options, std::size_t* joined) {
+  TranscribeOptions whole = options;
+  whole.from_ns = 0;
+  whole.to_ns = ~std::uint64_t{0};
+  whole.size = nullptr;
+  Transcriber transcriber(writer, whole);
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    if (joined != nullptr) *joined = i;
+    if (i > 0) transcriber.Follow(segments[i]->info().segment_start_ns - segments[0]->info().segment_start_ns);
+    if (absl::Status status = transcriber.Run(*segments[i], i + 1 == segments.size()); !status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace heaptape

@@ -1,4 +1,4 @@
-// Copies a trace, or a part of it, into another: the ground of pack, cut and scrub.
+// Copies a trace, a part of it, or the segments of a recording into another: the ground of pack, cut, scrub and join.
 
 #ifndef HEAPTAPE_TRACES_TRANSCRIBE_H_
 #define HEAPTAPE_TRACES_TRANSCRIBE_H_
@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <span>
 
 #include "absl/status/status.h"
 #include "traces/trace_reader.h"
@@ -25,9 +26,15 @@ struct TranscribeOptions {
 
 // Reads `reader` from its start (or the last checkpoint before `from_ns`) and appends to `writer`, which
 // must be new. Objects are numbered anew; side records follow their objects and times, and those of
-// objects outside the copy are left out. Memory: 40 bytes a live object and the side records. Does not
+// objects outside the copy are left out. Memory: 48 bytes a live object and the side records. Does not
 // Finish().
 absl::Status Transcribe(TraceReader& reader, TraceWriter& writer, const TranscribeOptions& options = {});
+
+// As Transcribe(), of the segments of one recording, ordered by TraceInfo::segment_start_ns: the copy's time begins with the first.
+// What a segment begins with was alive at the end of the one before and is not written again. Of `options` from_ns, to_ns and
+// size mean nothing. FailedPrecondition where a segment does not begin so; `joined`, if given, is how many came before it.
+absl::Status Join(std::span<TraceReader* const> segments, TraceWriter& writer, const TranscribeOptions& options = {},
+                  std::size_t* joined = nullptr);
 
 }  // namespace heaptape
 

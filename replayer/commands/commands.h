@@ -30,6 +30,7 @@ void AddVerify(CLI::App& program, int& status);
 void AddDump(CLI::App& program, int& status);
 void AddLoadTrace(CLI::App& program, int& status);
 void AddCut(CLI::App& program, int& status);
+void AddJoin(CLI::App& program, int& status);
 void AddPack(CLI::App& program, int& status);
 void AddScrub(CLI::App& program, int& status);
 void AddLab(CLI::App& program, int& status);

@@ -39,21 +39,43 @@ TraceWriterOptions PackedOptions(int level) {
   return options;
 }
 
-absl::Status CopyTrace(TraceReader& reader, const std::string& output, bool replace, const TraceInfo& info,
-                       const TraceWriterOptions& writer_options, TranscribeOptions options) {
+namespace {
+
+// `copy` does it.
+template <typename Copy>
+absl::Status CopyTraces(std::span<TraceReader* const> sources, const std::string& output, bool replace, const TraceInfo& info,
+                        const TraceWriterOptions& writer_options, TranscribeOptions options, const Copy& copy) {
   auto trace = NewTrace::Create(output, replace, info, writer_options);
   if (!trace.ok()) return trace.status();
   options.cancelled = &StopOnInterrupt();
   absl::Status status;
   {
+    std::uint64_t events = 0;
+    for (const TraceReader* source : sources) events += source->summary().event_count;
     ProgressBoard board;
-    const int bar = board.Add(output, reader.summary().event_count, "events");
+    const int bar = board.Add(output, events, "events");
     options.progress = [&](std::uint64_t done) { board.Update(bar, done); };
-    status = Transcribe(reader, trace->writer(), options);
+    status = copy(trace->writer(), options);
     if (status.ok()) status = trace->Finish();
   }
-  for (const std::string& sentence : reader.damage()) Tell(sentence);
+  for (const TraceReader* source : sources)
+    for (const std::string& sentence : source->damage()) Tell(sentence);
   return status;
+}
+
+}  // namespace
+
+absl::Status CopyTrace(TraceReader& reader, const std::string& output, bool replace, const TraceInfo& info,
+                       const TraceWriterOptions& writer_options, TranscribeOptions options) {
+  TraceReader* const source = &reader;
+  return CopyTraces({&source, 1}, output, replace, info, writer_options, std::move(options),
+                    [&](TraceWriter& writer, const TranscribeOptions& how) { return Transcribe(reader, writer, how); });
+}
+
+absl::Status JoinTraces(std::span<TraceReader* const> segments, const std::string& output, bool replace, const TraceInfo& info,
+                        const TraceWriterOptions& writer_options, std::size_t* joined) {
+  return CopyTraces(segments, output, replace, info, writer_options, {},
+                    [&](TraceWriter& writer, const TranscribeOptions& how) { return Join(segments, writer, how, joined); });
 }
 
 }  // namespace heaptape::commands

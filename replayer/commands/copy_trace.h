@@ -1,9 +1,10 @@
-// What pack, cut, scrub and load have in common: a new trace file that appears only when it is whole.
+// What pack, cut, scrub, join and load have in common: a new trace file that appears only when it is whole.
 
 #ifndef HEAPTAPE_REPLAYER_COMMANDS_COPY_TRACE_H_
 #define HEAPTAPE_REPLAYER_COMMANDS_COPY_TRACE_H_
 
 #include <memory>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
@@ -40,6 +41,9 @@ TraceWriterOptions PackedOptions(int level);
 // Transcribes with a progress bar, Ctrl-C obeyed, and finishes. Damage of the source is told on stderr.
 absl::Status CopyTrace(TraceReader& reader, const std::string& output, bool replace, const TraceInfo& info,
                        const TraceWriterOptions& writer_options, TranscribeOptions options);
+// As that, of the segments of one recording (Join()).
+absl::Status JoinTraces(std::span<TraceReader* const> segments, const std::string& output, bool replace, const TraceInfo& info,
+                        const TraceWriterOptions& writer_options, std::size_t* joined);
 
 }  // namespace heaptape::commands
 

@@ -28,7 +28,9 @@ absl::Status Cut(const Arguments& arguments) {
   TranscribeOptions options;
   options.from_ns = arguments.from_ns;
   options.to_ns = arguments.to_ns;
-  return CopyTrace(**reader, arguments.output, arguments.force, (*reader)->info(), PackedOptions(12), options);
+  TraceInfo info = (*reader)->info();
+  if (arguments.from_ns > 0) info.segment_start_ns = 0;  // it goes on where no segment ends
+  return CopyTrace(**reader, arguments.output, arguments.force, info, PackedOptions(12), options);
 }
 
 }  // namespace

@@ -38,6 +38,7 @@ int main(int argc, char** argv) {
   AddLoadTrace(program, status);
   AddConvert(program, status);
   AddCut(program, status);
+  AddJoin(program, status);
   AddPack(program, status);
   AddScrub(program, status);
   AddLab(program, status);

@@ -178,8 +178,8 @@ void AddRecord(CLI::App& program, int& status) {
                       "0: exact start time; 1 (default): start to the hour; 2: no start time, no program name, times in steps of at least 1s")
       ->check(CLI::Range(0, 2));
   command->add_option("--level", recorder.compression_level, "Compression level of zstd (default 3)")->check(CLI::Range(1, 19));
-  command->add_option("--segment-size", recorder.segment_bytes, "Begin a new file at this size, e.g. 100MB")->transform(size());
-  command->add_option("--segment-time", recorder.segment_seconds, "Begin a new file after this time, e.g. 1d")
+  command->add_option("--segment-size", recorder.segment_bytes, "Begin a new file at this size, e.g. 100MB; as --segment-time")->transform(size());
+  command->add_option("--segment-time", recorder.segment_seconds, "Begin a new file after this time, e.g. 1d; `heaptape join` makes one of them")
       ->transform(CLI::AsNumberWithUnit(seconds, CLI::AsNumberWithUnit::UNIT_REQUIRED, "TIME"));
   command->add_option("--total-size", recorder.total_bytes, "Delete the oldest segments beyond this size, e.g. 2GB")
       ->transform(size());

@@ -49,6 +49,7 @@ absl::Status Scrub(const Arguments& arguments) {
   info.time_resolution_ns = std::max(info.time_resolution_ns, arguments.resolution_ns);
   info.privacy_level = std::max<std::uint8_t>(info.privacy_level, static_cast<std::uint8_t>(arguments.level));
   info.start_unix_seconds = arguments.level >= 2 ? 0 : info.start_unix_seconds / 3600 * 3600;
+  info.segment_start_ns -= info.segment_start_ns % std::max<std::uint64_t>(info.time_resolution_ns, 1);
   if (arguments.level >= 2) info.program.clear();
   auto counts = CountSizes(**reader);
   if (!counts.ok()) return counts.status();

@@ -121,6 +121,7 @@ Json TraceJson(const ReplayReport& report) {
   Put(json, report.trace, kTraceTexts);
   Put(json, report.trace, kTraceCounts);
   json["complete"] = report.trace.complete;
+  if (report.trace.segment_start_ns != 0) json["segment_start_ns"] = report.trace.segment_start_ns;
   json["truth"] = Columns(report.truth, kTruthColumns);
   return json;
 }
@@ -313,6 +314,7 @@ ReplayReport ReadTrace(const Json& json) {
   Get(json, report.trace, kTraceTexts);
   Get(json, report.trace, kTraceCounts);
   report.trace.complete = Member(json, "complete") == true;
+  if (json.contains("segment_start_ns")) Get(json, "segment_start_ns", report.trace.segment_start_ns);
   ReadColumns(Member(json, "truth"), report.truth, kTruthColumns);
   return report;
 }

@@ -42,12 +42,12 @@ def check_examples(heaptape, parts):
     """The examples are what the program prints, for the folder that the package installs to."""
     printed = run([heaptape, "record", "--service", "tor@default"]).replace(str(parts), "/usr/lib/heaptape")
     drop_in, rules = printed.split("\n\n")
-    examples = HERE.parents[1] / "packaging/examples"
+    examples = HERE.parents[1] / ".packaging/examples"
     for name, text in (("tor@default.service.d-heaptape.conf", drop_in), ("apparmor-local-system_tor", rules)):
         text = text.split("\n", 1)[1].rstrip("\n") + "\n"
         if os.environ.get("HEAPTAPE_REGENERATE") == "1":
             (examples / name).write_text(text)
-        assert (examples / name).read_text() == text, f"packaging/examples/{name} is not what the program prints; HEAPTAPE_REGENERATE=1 renews it"
+        assert (examples / name).read_text() == text, f".packaging/examples/{name} is not what the program prints; HEAPTAPE_REGENERATE=1 renews it"
 
 
 def main():

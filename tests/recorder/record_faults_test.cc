@@ -234,24 +234,50 @@ TEST(RecordControl, SuspendedStartStopFlushStatus) {
   EXPECT_EQ(Shell(absl::StrCat(HEAPTAPE_PROGRAM, " ctl 1 status")).status, 1);
 }
 
-TEST(RecordControl, SegmentsBySizeEachBeginWithTheLiveSetAndTheOldestGo) {
+TEST(RecordControl, SegmentsBeginWithWhatIsAliveAndJoinToTheWholeRecording) {
   TemporaryFolder folder;
-  Running running(folder, "--segment-time 1s --total-size 1000GB -o " + folder.File("x.tape"), Busy(60000));
+  Running running(folder, "--segment-time 1s -o " + folder.File("x.tape"), Busy(60000));
   pid_t program, writer;
   ASSERT_TRUE(running.Find(&program, &writer));
-  std::vector<std::string> names;
-  EXPECT_TRUE(Eventually([&] {
-    names = folder.Names();
-    return std::count_if(names.begin(), names.end(), [](const std::string& name) { return absl::EndsWith(name, ".tape"); }) >= 3;
-  }));
+  EXPECT_TRUE(Eventually([&] { return std::filesystem::exists(folder.File("x.0003.tape")); }));
   kill(program, SIGTERM);
   EXPECT_EQ(running.Wait(), 128 + SIGTERM);
-  names = folder.Names();
-  for (const std::string& name : names) {
+  std::string command = absl::StrCat(HEAPTAPE_PROGRAM, " join -o ", folder.File("joined"));
+  std::uint64_t start_ns = 0, allocations = 0, alive = 0, resident = 0;
+  for (const std::string& name : folder.Names()) {
     if (name == "output") continue;
     EXPECT_TRUE(absl::StartsWith(name, "x.000")) << name;
-    EXPECT_GE(ReadAndCheck(folder.File(name)).counts[Op::kMalloc], 200u);
+    absl::StrAppend(&command, " ", folder.File(name));
+    const ReadTrace segment = ReadAndCheck(folder.File(name));
+    EXPECT_GE(segment.counts.at(Op::kMalloc), 200u);
+    // Its clock begins with it.
+    EXPECT_EQ(segment.info.segment_start_ns > 0, name != "x.0001.tape");
+    EXPECT_GE(segment.info.segment_start_ns, start_ns);
+    EXPECT_LT(segment.summary.duration_ns, 30'000'000'000u);
+    start_ns = segment.info.segment_start_ns + segment.summary.duration_ns;
+    allocations += segment.summary.object_count - alive;
+    alive = segment.live_objects;
+    resident += segment.resident.size();
   }
+  const ShellResult joined = Shell(command);
+  EXPECT_EQ(joined.status, 0) << joined.output;
+  const ReadTrace whole = ReadAndCheck(folder.File("joined"));
+  EXPECT_EQ(whole.info.segment_start_ns, 0u);
+  EXPECT_EQ(whole.summary.duration_ns, start_ns);
+  EXPECT_EQ(whole.summary.object_count, allocations);
+  EXPECT_EQ(whole.live_objects, alive);
+  EXPECT_EQ(whole.resident.size(), resident);
+}
+
+TEST(RecordControl, TheOldestSegmentsGoWhereTheyAreTooLargeTogether) {
+  TemporaryFolder folder;
+  Running running(folder, "--segment-time 1s --total-size 1 -o " + folder.File("x.tape"), Busy(60000));
+  pid_t program, writer;
+  ASSERT_TRUE(running.Find(&program, &writer));
+  EXPECT_TRUE(Eventually([&] { return std::filesystem::exists(folder.File("x.0003.tape")); }));
+  kill(program, SIGTERM);
+  EXPECT_EQ(running.Wait(), 128 + SIGTERM);
+  EXPECT_FALSE(std::filesystem::exists(folder.File("x.0001.tape")));
 }
 
 TEST(RecordSignals, HandlersThatAllocateAndJumpOutLeaveAConsistentTrace) {

@@ -139,14 +139,6 @@ Recorded RecordAndCheck(const std::vector<std::string>& command, const std::stri
   return recorded;
 }
 
-bool Eventually(const std::function<bool()>& condition) {
-  for (int i = 0; i < 6000; ++i) {
-    if (condition()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  return false;
-}
-
 std::string TestProgram(const std::string& name) { return absl::StrCat(HEAPTAPE_TEST_PROGRAMS, "/", name); }
 
 ShellResult Shell(const std::string& command_line) {

@@ -76,9 +76,6 @@ Recorded RecordAndCheck(const std::vector<std::string>& command, const std::stri
 
 LaunchOptions TestLaunchOptions(const std::string& output, const RecorderOptions& options = {});
 
-// Waits for what another process is about to do. False after a minute.
-bool Eventually(const std::function<bool()>& condition);
-
 // A program of tests/programs.
 std::string TestProgram(const std::string& name);
 

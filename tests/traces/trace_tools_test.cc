@@ -217,6 +217,112 @@ std::string ReadText(const std::filesystem::path& path) {
   return std::string(std::istreambuf_iterator<char>(in), {});
 }
 
+class JoinTest : public TraceToolsTest {
+ protected:
+  // A segment from what dump prints.
+  std::unique_ptr<TraceReader> Segment(const std::string& text) {
+    auto loaded = Load("#heaptape dump 1\n" + text);
+    EXPECT_TRUE(loaded.ok()) << loaded.status();
+    return loaded.ok() ? *std::move(loaded) : nullptr;
+  }
+  absl::StatusOr<std::unique_ptr<TraceReader>> Join(const std::vector<TraceReader*>& segments) {
+    std::filesystem::remove(folder_ + "/joined.tape");
+    std::filesystem::remove(folder_ + "/joined.tape.part");
+    auto writer = *TraceWriter::Create(folder_ + "/joined.tape", segments[0]->info());
+    if (const absl::Status status = heaptape::Join(segments, *writer, {}, &joined_); !status.ok()) return status;
+    EXPECT_TRUE(writer->Finish().ok());
+    return TraceReader::Open(folder_ + "/joined.tape");
+  }
+
+  std::size_t joined_ = 0;
+};
+
+TEST_F(JoinTest, SegmentsOfATraceBecomeTheTraceAgain) {
+  std::vector<std::uint64_t> marks;
+  for (const Event& event : events_)
+    if (event.op == Op::kTime) marks.push_back(event.size);
+  std::vector<std::unique_ptr<TraceReader>> segments;
+  std::vector<TraceReader*> readers;
+  const std::vector<std::uint64_t> bounds = {0, marks[marks.size() / 5], marks[marks.size() / 2], marks[marks.size() - 9], ~std::uint64_t{0}};
+  for (std::size_t i = 0; i + 1 < bounds.size(); ++i) {
+    TraceInfo info = reader_->info();
+    TranscribeOptions options;
+    options.from_ns = info.segment_start_ns = bounds[i];
+    options.to_ns = bounds[i + 1];
+    segments.push_back(Copy(options, info));
+    readers.push_back(segments.back().get());
+  }
+  auto whole = Join(readers);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_EQ((*whole)->summary().event_digest, reader_->summary().event_digest);
+  EXPECT_EQ((*whole)->summary().object_count, reader_->summary().object_count);
+  EXPECT_EQ((*whole)->summary().duration_ns, reader_->summary().duration_ns);
+  EXPECT_EQ(*(*whole)->ReadResident(), *reader_->ReadResident());
+  EXPECT_EQ(*(*whole)->ReadModules(), *reader_->ReadModules());
+
+  // Without the one in the middle nothing fits.
+  EXPECT_TRUE(absl::IsFailedPrecondition(Join({readers[0], readers[2]}).status()));
+  EXPECT_EQ(joined_, 1u);
+  // Without the first it begins with what was alive.
+  auto rest = Join({readers[1], readers[2], readers[3]});
+  ASSERT_TRUE(rest.ok()) << rest.status();
+  EXPECT_EQ((*rest)->summary().duration_ns, reader_->summary().duration_ns - bounds[1]);
+  EXPECT_EQ((*rest)->info().segment_start_ns, bounds[1]);
+}
+
+// Slots and numbers of objects, stacks and modules are each segment's own; the look that ends a segment tells nothing when
+// the block goes on living.
+TEST_F(JoinTest, WhatLiesBesideTheEventsFollowsItsObjects) {
+  auto first = Segment(
+      "0 malloc 0 100000 0 -\n#touched 0 allocation 0+1\n0 malloc 1 8 0 -\n#module aa liba.so\n#stack 1 0+16\n"
+      "1 thread_start - 0 0 -\n0 thread_end - 0 0 -\n1 malloc 2 70000 0 -\n1 malloc 3 80000 64 -\n"
+      "- time - 5 0 -\n1 free 1 0 0 -\n1 free 2 0 0 -\n#touched 2 free 0+2\n"
+      "#touched 0 free 0+5\n#touched 3 free 0+6\n");
+  auto second = Segment(
+      "#info segment_start_ns 10\n1 thread_start - 0 0 -\n0 thread_end - 0 0 -\n1 malloc 0 100000 0 -\n1 malloc 1 80000 64 -\n"
+      "1 malloc 2 9 0 -\n#module bb libb.so\n#module aa liba.so\n#stack 2 1+32\n- time - 3 0 -\n#resident 3 5 8192 8192 0 8192 0 0\n"
+      "1 free 0 0 0 -\n#touched 0 free 0+7\n1 realloc 1 90000 0 -\n#touched 1 free 0+8\n#touched 1 allocation 0+9\n");
+  ASSERT_TRUE(first && second);
+  auto whole = Join({first.get(), second.get()});
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  std::string text = Dump(**whole);
+  const auto has = [&text](const std::string& line) { return text.find(line + "\n") != std::string::npos; };
+  EXPECT_TRUE(has("1 malloc 2 9 0 -")) << text;  // the slot that was freed last
+  EXPECT_TRUE(has("- time - 10 0 -"));  // where the segment begins
+  EXPECT_TRUE(has("- time - 13 0 -"));
+  EXPECT_TRUE(has("1 free 0 0 0 -"));
+  EXPECT_TRUE(has("1 realloc 3 90000 0 -"));
+  EXPECT_EQ((*whole)->summary().event_count, first->summary().event_count + 5);
+  using When = TouchRecord::When;
+  EXPECT_THAT(*(*whole)->ReadTouched(),
+              testing::UnorderedElementsAre(TouchRecord{0, When::kAllocation, {{0, 1}}}, TouchRecord{2, When::kFree, {{0, 2}}},
+                                            TouchRecord{0, When::kFree, {{0, 7}}}, TouchRecord{3, When::kFree, {{0, 8}}},
+                                            TouchRecord{3, When::kAllocation, {{0, 9}}}));
+  EXPECT_THAT(*(*whole)->ReadModules(), testing::ElementsAre(Module{"liba.so", "aa"}, Module{"libb.so", "bb"}));
+  EXPECT_THAT(*(*whole)->ReadStacks(), testing::ElementsAre(StackSample{1, {{0, 16}}}, StackSample{4, {{0, 32}}}));
+  ASSERT_EQ((*whole)->ReadResident()->size(), 1u);
+  EXPECT_EQ((*whole)->ReadResident()->front().time_ns, 13u);
+  EXPECT_EQ((*whole)->ReadResident()->front().event_number, first->summary().event_count + 2);
+}
+
+TEST_F(JoinTest, ASegmentThatBeginsOtherwiseIsRefused) {
+  const auto begins = [this](const std::string& text) {
+    auto first = Segment("1 thread_start - 0 0 -\n0 malloc 0 24 0 -\n0 calloc 1 32 0 -\n");
+    auto second = Segment("#info segment_start_ns 10\n" + text);
+    return first && second ? Join({first.get(), second.get()}).status() : absl::InternalError("no segment");
+  };
+  EXPECT_TRUE(begins("1 thread_start - 0 0 -\n0 malloc 0 24 0 -\n0 calloc 1 32 0 -\n").ok());
+  for (const char* other : {
+           "1 thread_start - 0 0 -\n0 malloc 0 24 0 -\n",                                     // an object is missing
+           "1 thread_start - 0 0 -\n0 malloc 0 24 0 -\n0 free 0 0 0 -\n0 calloc 0 32 0 -\n",  // it goes on too early
+           "1 thread_start - 0 0 -\n0 malloc 0 24 0 -\n0 calloc 1 33 0 -\n",                  // another size
+           "1 thread_start - 0 0 -\n0 malloc 0 24 0 -\n0 malloc 1 32 0 -\n",                  // another call
+           "2 thread_start - 0 0 -\n0 malloc 0 24 0 -\n0 calloc 1 32 0 -\n",                  // another thread
+           "0 malloc 0 24 0 -\n0 calloc 1 32 0 -\n0 free 1 0 0 -\n"}) {                        // one thread too few
+    EXPECT_TRUE(absl::IsFailedPrecondition(begins(other))) << other << begins(other);
+  }
+}
+
 TEST(GoldenTraceTest, EveryGoldenFileReadsBackByteForByte) {
   std::size_t count = 0;
   for (const auto& entry : std::filesystem::directory_iterator(HEAPTAPE_GOLDEN_DIR)) {

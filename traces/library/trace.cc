@@ -85,7 +85,8 @@ void Fill(heaptape_trace& trace) {
                 .start_unix_seconds = info.start_unix_seconds,
                 .time_resolution_ns = info.time_resolution_ns,
                 .cpu_count = info.cpu_count,
-                .page_bytes = info.page_bytes};
+                .page_bytes = info.page_bytes,
+                .segment_start_ns = info.segment_start_ns};
   const heaptape::TraceSummary& summary = trace.reader->summary();
   trace.summary = {.file_bytes = summary.file_bytes,
                    .event_count = summary.event_count,

@@ -84,6 +84,7 @@ typedef struct heaptape_info {
   uint64_t time_resolution_ns;
   uint32_t cpu_count;
   uint32_t page_bytes;
+  uint64_t segment_start_ns;      /* after the recording's start begins this part of it; its times count from there */
 } heaptape_info;
 
 /* Known without reading the events. */

@@ -1,0 +1,89 @@
+// heaptape join: the segments of one recording as one trace.
+
+#include <algorithm>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "replayer/commands/commands.h"
+#include "replayer/commands/copy_trace.h"
+#include "replayer/export/format.h"
+
+namespace heaptape::commands {
+namespace {
+
+struct Arguments {
+  std::vector<std::string> inputs;
+  std::string output;
+  bool force = false;
+};
+
+struct Segment {
+  std::string path;
+  std::unique_ptr<TraceReader> reader;
+  std::uint64_t start_ns() const { return reader->info().segment_start_ns; }
+};
+
+// Whatever the segments of one recording have in common.
+TraceInfo RecordingOf(const Segment& segment) {
+  TraceInfo info = segment.reader->info();
+  info.segment_start_ns = 0;
+  return info;
+}
+
+absl::Status Join(const Arguments& arguments) {
+  std::vector<Segment> segments;
+  for (const std::string& path : arguments.inputs) {
+    auto reader = TraceReader::Open(path);
+    if (!reader.ok()) return reader.status();
+    segments.push_back({path, *std::move(reader)});
+  }
+  std::stable_sort(segments.begin(), segments.end(), [](const Segment& a, const Segment& b) { return a.start_ns() < b.start_ns(); });
+  for (std::size_t i = 1; i < segments.size(); ++i) {
+    const std::string& before = segments[i - 1].path;
+    if (RecordingOf(segments[i]) != RecordingOf(segments[0]))
+      return absl::InvalidArgumentError(absl::StrCat(segments[i].path, ": is no segment of the recording that ", segments[0].path,
+                                                     " is of; name the segments of one recording (heaptape inspect shows what each is of)"));
+    if (segments[i].start_ns() == segments[i - 1].start_ns())
+      return absl::InvalidArgumentError(absl::StrCat(segments[i].path, ": begins at the same time of the recording as ", before, "; name each segment once"));
+  }
+  std::vector<TraceReader*> readers;
+  for (const Segment& segment : segments) readers.push_back(segment.reader.get());
+  TraceWriterOptions options = PackedOptions(12);
+  for (const Segment& segment : segments) options.expected_events += segment.reader->summary().event_count;
+  std::size_t at = 0;
+  const absl::Status joined = JoinTraces(readers, arguments.output, arguments.force, segments[0].reader->info(), options, &at);
+  if (absl::IsFailedPrecondition(joined) && at > 0)
+    return absl::FailedPreconditionError(absl::StrCat(segments[at].path, ": does not go on where ", segments[at - 1].path, " ends (", joined.message(),
+                                                      "): a segment between them is missing, or one of the two is damaged there; heaptape verify says which. Join those before and those from here on by themselves"));
+  if (!joined.ok()) return joined;
+  auto whole = TraceReader::Open(arguments.output);
+  if (!whole.ok()) return whole.status();
+  const TraceSummary& summary = (*whole)->summary();
+  std::fprintf(stderr, "%s: %zu segments, %s events in %s\n", arguments.output.c_str(), segments.size(), FormatCount(summary.event_count).c_str(),
+               FormatDuration(summary.duration_ns).c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddJoin(CLI::App& program, int& status) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = program.add_subcommand("join", "Make one trace of a recording's segments");
+  command->add_option("traces", arguments->inputs, "The segments, in any order")->required();
+  command->add_option("-o,--output", arguments->output, "The file to write")->required();
+  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  command->footer(
+      "Segments are what `heaptape record --segment-time`, `--segment-size` and `--service` write. Where the oldest are gone\n"
+      "the trace begins with what was alive then.\n"
+      "Examples:\n"
+      "  heaptape join /var/lib/heaptape/tor@default-1764201600.*.tape -o guard.tape\n"
+      "  heaptape join guard.0001.tape guard.0002.tape guard.0003.tape.part -o guard.tape");
+  command->callback([arguments, &status] {
+    if (const absl::Status done = Join(*arguments); !done.ok()) status = Fail(done);
+  });
+}
+
+}  // namespace heaptape::commands
