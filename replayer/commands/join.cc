@@ -79,7 +79,7 @@ void AddJoin(CLI::App& program, int& status) {
       "Segments are what `heaptape record --segment-time`, `--segment-size` and `--service` write. Where the oldest are gone\n"
       "the trace begins with what was alive then.\n"
       "Examples:\n"
-      "  heaptape join /var/lib/heaptape/tor@default-1764201600.*.tape -o guard.tape\n"
+      "  heaptape join /var/lib/heaptape/tor@default-20261127T080000Z.*.tape -o guard.tape\n"
       "  heaptape join guard.0001.tape guard.0002.tape guard.0003.tape.part -o guard.tape");
   command->callback([arguments, &status] {
     if (const absl::Status done = Join(*arguments); !done.ok()) status = Fail(done);

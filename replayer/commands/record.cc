@@ -58,7 +58,7 @@ void Tell(const LaunchResult& result, bool verbose) {
   } else if (verbose || isatty(STDERR_FILENO)) {
     std::fprintf(stderr, "heaptape: %s: %s events, %.1f MB", result.output.c_str(), Count(figure("events")).c_str(),
                  static_cast<double>(figure("bytes")) / 1e6);
-    if (figure("segments") > 1) std::fprintf(stderr, " in %s segments", Count(figure("segments")).c_str());
+    if (figure("segments") > 1) std::fprintf(stderr, " in %s segments (heaptape join makes one of them)", Count(figure("segments")).c_str());
     if (figure("waits") > 0) {
       std::fprintf(stderr, "; the program waited %.3f s for the writer", static_cast<double>(figure("wait_ns")) / 1e9);
     }

@@ -204,13 +204,16 @@ class ServiceUnderSystemd(unittest.TestCase):
         for line in lines:
             # Compiled, but not loaded into the kernel.
             tried = line.replace("apparmor_parser -r ", "apparmor_parser --skip-kernel-load --skip-cache ")
+            if line.startswith("heaptape join "):  # of the start that was last
+                tried = re.sub(r"\d{8}T\d{6}Z", self.tapes()[-1].split("-")[1].split(".")[0], line)
             printed[line] = self.shell(f"export PATH=/opt/heaptape/bin:$PATH SYSTEMD_PAGER=cat; {tried}")
             if line == "systemctl restart tor@default.service" and self.machine("test", "-e", DROP_IN).returncode == 0:
                 self.assertEqual(self.control()["state"], "recording")
         self.assertIn("apparmor_parser -r /etc/apparmor.d/system_tor", lines)
-        self.assertRegex(printed["heaptape ctl $(pidof tor) status"], r"(?m)^state +recording$")
+        self.assertRegex(printed["heaptape ctl $(systemctl show -P MainPID tor@default.service) status"], r"(?m)^state +recording$")
         self.assertRegex(printed["ls -l /var/lib/heaptape"], r"-rw------- .*\.tape\.part\n")
         self.assertIn("Signaled readiness to systemd", printed["journalctl -u tor@default.service --since -10min"])
+        self.assertRegex(self.run_in(HEAPTAPE, "inspect", "guard.tape"), r"(?m)^program +tor\b")
         # Recorded once, and taken away again.
         self.assertEqual(len(self.tapes()), len(before) + 1)
         self.run_in("test", "!", "-e", DROP_IN)

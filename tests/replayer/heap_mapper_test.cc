@@ -162,7 +162,7 @@ void AddStacks(MemoryTrace& trace, std::uint64_t objects, const std::function<bo
   for (std::uint64_t object = 0; object < objects; ++object) {
     if (!sampled(object)) continue;
     const std::uint64_t place = object % 3;
-    trace.stacks.push_back({object, {{1, 0x100}, {0, 0x1000 * (place + 1)}, {0, 0x9000 + (place == 2 && object % 2 ? 0x10 : 0)}}});
+    trace.stacks.push_back({object, {{1, 0x100}, {0, 0x1000 * (place + 1)}, {0, 0x9000 + (place == 2 && object % 2 ? 0x10u : 0u)}}});
   }
 }
 
