@@ -58,7 +58,7 @@ class Transcriber {
         first_copied_number_ = block->first_object;
         first_new_number_ = writer_.object_count();
         first_copied_event_ = event_;
-          }
+      }
       WriteSideRecords();
       if (!writer_.status().ok()) return writer_.status();
       if (options_.progress) options_.progress(event_before_ + event_);

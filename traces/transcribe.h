@@ -30,9 +30,10 @@ struct TranscribeOptions {
 // Finish().
 absl::Status Transcribe(TraceReader& reader, TraceWriter& writer, const TranscribeOptions& options = {});
 
-// As Transcribe(), of the segments of one recording, ordered by TraceInfo::segment_start_ns: the copy's time begins with the first.
-// What a segment begins with was alive at the end of the one before and is not written again. Of `options` from_ns, to_ns and
-// size mean nothing. FailedPrecondition where a segment does not begin so; `joined`, if given, is how many came before it.
+// As Transcribe(), of the segments of one recording, ordered by TraceInfo::segment_start_ns: the copy's time begins with the
+// first. What a segment begins with was alive at the end of the one before and is not written again. Of `options` from_ns,
+// to_ns and size mean nothing. Between two segments it takes twice the memory. FailedPrecondition where a segment does not
+// begin so; `joined`, if given, is how many came before it.
 absl::Status Join(std::span<TraceReader* const> segments, TraceWriter& writer, const TranscribeOptions& options = {},
                   std::size_t* joined = nullptr);
 
