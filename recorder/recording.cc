@@ -50,6 +50,7 @@ absl::StatusOr<std::unique_ptr<TraceWriter>> Recording::Open(const std::string& 
   TraceInfo info = options_.info;
   segment_start_ns_ = time_ns_ - time_ns_ % std::max<std::uint64_t>(info.time_resolution_ns, 1);
   info.segment_start_ns = segment_start_ns_;
+  info.segment_number = segment_number_;
   absl::StatusOr<std::unique_ptr<TraceWriter>> writer = TraceWriter::Create(path, info, options);
   if (!writer.ok()) return writer.status();
   writer_.swap(*writer);

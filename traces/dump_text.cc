@@ -40,7 +40,8 @@ NumberFields Numbers(const TraceInfo& info) {
           {"huge_pages", static_cast<std::uint64_t>(info.huge_pages)},
           {"privacy_level", info.privacy_level},
           {"stack_sample_bytes", info.stack_sample_bytes},
-          {"segment_start_ns", info.segment_start_ns}};
+          {"segment_start_ns", info.segment_start_ns},
+          {"segment_number", info.segment_number}};
 }
 
 bool SetNumber(const std::string& name, std::uint64_t value, TraceInfo& info) {
@@ -53,6 +54,7 @@ bool SetNumber(const std::string& name, std::uint64_t value, TraceInfo& info) {
   else if (name == "privacy_level") info.privacy_level = static_cast<std::uint8_t>(value);
   else if (name == "stack_sample_bytes") info.stack_sample_bytes = value;
   else if (name == "segment_start_ns") info.segment_start_ns = value;
+  else if (name == "segment_number") info.segment_number = value;
   else return false;
   return true;
 }

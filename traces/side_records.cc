@@ -12,7 +12,8 @@ enum RecordType : unsigned { kResident = 1, kTouched = 2, kModule = 3, kStackFra
 enum InfoField : unsigned {
   kProgram = 1, kCLibrary, kAllocator, kAllocatorVersion, kAllocatorPath, kAllocatorBuildId, kKernel,
   kHeaptapeVersion, kMemoryBytes, kStartUnixSeconds, kTimeResolution, kCpuCount, kPageBytes, kHugePages,
-  kPrivacyLevel, kStackSampleBytes, kSegmentStart
+  kPrivacyLevel, kStackSampleBytes, kSegmentStart,
+  kSegmentNumber
 };
 // Stacks are named by numbers below this; when all are taken the numbers start again.
 constexpr std::uint32_t kMaxStacks = 1u << 16;
@@ -175,6 +176,7 @@ void EncodeInfo(const TraceInfo& info, std::vector<std::uint8_t>& out) {
   number(kPrivacyLevel, info.privacy_level);
   number(kStackSampleBytes, info.stack_sample_bytes);
   number(kSegmentStart, info.segment_start_ns);
+  number(kSegmentNumber, info.segment_number);
 }
 
 bool DecodeInfo(std::span<const std::uint8_t> bytes, TraceInfo& info) {
@@ -204,6 +206,7 @@ bool DecodeInfo(std::span<const std::uint8_t> bytes, TraceInfo& info) {
       case kPrivacyLevel: info.privacy_level = static_cast<std::uint8_t>(value.Varint()); break;
       case kStackSampleBytes: info.stack_sample_bytes = value.Varint(); break;
       case kSegmentStart: info.segment_start_ns = value.Varint(); break;
+      case kSegmentNumber: info.segment_number = value.Varint(); break;
       default: break;  // a later version's
     }
     if (!value.ok()) return false;

@@ -33,6 +33,7 @@ struct TraceInfo {
   // Of a later segment of a recording: how long after the recording's start it begins, with what was alive then. A multiple of
   // the resolution. All times in the file count from there.
   std::uint64_t segment_start_ns = 0;
+  std::uint64_t segment_number = 0;  // 1, 2, ... where the recording is in several files
 
   friend bool operator==(const TraceInfo&, const TraceInfo&) = default;
 };

@@ -29,7 +29,8 @@ absl::Status Cut(const Arguments& arguments) {
   options.from_ns = arguments.from_ns;
   options.to_ns = arguments.to_ns;
   TraceInfo info = (*reader)->info();
-  if (arguments.from_ns > 0) info.segment_start_ns = 0;  // it goes on where no segment ends
+  // It does not go on where a segment ends.
+  info.segment_start_ns = info.segment_number = 0;
   return CopyTrace(**reader, arguments.output, arguments.force, info, PackedOptions(12), options);
 }
 

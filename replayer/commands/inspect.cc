@@ -117,6 +117,7 @@ Json ToJson(const Inspection& found) {
   json["recorded"] = {{"program", info.program},
                       {"start_unix_seconds", info.start_unix_seconds},
                       {"segment_start_ns", info.segment_start_ns},
+                      {"segment_number", info.segment_number},
                       {"c_library", info.c_library},
                       {"allocator", info.allocator},
                       {"allocator_version", info.allocator_version},
@@ -232,7 +233,8 @@ std::string ToText(const Inspection& found) {
   line("machine", absl::StrFormat("%d CPUs, %s memory, %d-byte pages, huge pages %s", info.cpu_count,
                                   BytesText(info.memory_bytes), info.page_bytes, HugePagesName(info.huge_pages)));
   line("duration", absl::StrCat(FormatDuration(summary.duration_ns), ", kept to ", FormatDuration(info.time_resolution_ns),
-                                info.segment_start_ns > 0 ? absl::StrCat("; a segment, from ", FormatDuration(info.segment_start_ns), " after the recording's start") : ""));
+                                info.segment_number > 0 ? absl::StrCat("; segment ", info.segment_number, " of a recording") : "",
+                                info.segment_start_ns > 0 ? absl::StrCat("; from ", FormatDuration(info.segment_start_ns), " after the recording's start on") : ""));
   line("events", absl::StrCat(FormatCount(summary.event_count), " (", summary.event_count, ")",
                               summary.duration_ns > 0 ? absl::StrFormat(", %.0f a second", PerSecond(summary.event_count, summary.duration_ns)) : ""));
   line("threads", absl::StrFormat("%d, at most %d at once; %s switches", statistics.thread_starts + 1, summary.peak_threads,

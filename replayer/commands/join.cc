@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -23,13 +24,15 @@ struct Arguments {
 struct Segment {
   std::string path;
   std::unique_ptr<TraceReader> reader;
+
+  std::uint64_t number() const { return reader->info().segment_number; }
   std::uint64_t start_ns() const { return reader->info().segment_start_ns; }
 };
 
 // Whatever the segments of one recording have in common.
 TraceInfo RecordingOf(const Segment& segment) {
   TraceInfo info = segment.reader->info();
-  info.segment_start_ns = 0;
+  info.segment_start_ns = info.segment_number = 0;
   return info;
 }
 
@@ -40,24 +43,35 @@ absl::Status Join(const Arguments& arguments) {
     if (!reader.ok()) return reader.status();
     segments.push_back({path, *std::move(reader)});
   }
-  std::stable_sort(segments.begin(), segments.end(), [](const Segment& a, const Segment& b) { return a.start_ns() < b.start_ns(); });
+  std::sort(segments.begin(), segments.end(), [](const Segment& a, const Segment& b) {
+    return std::pair(a.number(), a.start_ns()) < std::pair(b.number(), b.start_ns());
+  });
   for (std::size_t i = 1; i < segments.size(); ++i) {
-    const std::string& before = segments[i - 1].path;
-    if (RecordingOf(segments[i]) != RecordingOf(segments[0]))
-      return absl::InvalidArgumentError(absl::StrCat(segments[i].path, ": is no segment of the recording that ", segments[0].path,
+    const Segment& before = segments[i - 1];
+    const Segment& segment = segments[i];
+    if (RecordingOf(segment) != RecordingOf(before))
+      return absl::InvalidArgumentError(absl::StrCat(segment.path, ": is no segment of the recording that ", before.path,
                                                      " is of; name the segments of one recording (heaptape inspect shows what each is of)"));
-    if (segments[i].start_ns() == segments[i - 1].start_ns())
-      return absl::InvalidArgumentError(absl::StrCat(segments[i].path, ": begins at the same time of the recording as ", before, "; name each segment once"));
+    if (before.number() == 0)
+      return absl::InvalidArgumentError(absl::StrCat(before.path, ": is a whole recording, no segment of one; name segments (heaptape inspect shows what each is)"));
+    if (segment.number() == before.number())
+      return absl::InvalidArgumentError(absl::StrCat(segment.path, ": is segment ", segment.number(), " of a recording, as ", before.path,
+                                                     " is; name the segments of one recording, each once"));
+    if (segment.number() != before.number() + 1)
+      return absl::InvalidArgumentError(absl::StrCat(segment.path, ": is segment ", segment.number(), ", and ", before.path, " is ", before.number(),
+                                                     ": those between them are missing. Name them too, or join what lies before and after by itself"));
   }
   std::vector<TraceReader*> readers;
   for (const Segment& segment : segments) readers.push_back(segment.reader.get());
   TraceWriterOptions options = PackedOptions(12);
   for (const Segment& segment : segments) options.expected_events += segment.reader->summary().event_count;
+  TraceInfo info = segments[0].reader->info();
+  info.segment_number = 0;
   std::size_t at = 0;
-  const absl::Status joined = JoinTraces(readers, arguments.output, arguments.force, segments[0].reader->info(), options, &at);
+  const absl::Status joined = JoinTraces(readers, arguments.output, arguments.force, info, options, &at);
   if (absl::IsFailedPrecondition(joined) && at > 0)
     return absl::FailedPreconditionError(absl::StrCat(segments[at].path, ": does not go on where ", segments[at - 1].path, " ends (", joined.message(),
-                                                      "): a segment between them is missing, or one of the two is damaged there; heaptape verify says which. Join those before and those from here on by themselves"));
+                                                      "), so one of the two is damaged there: heaptape verify says which. Join those before and those from here on by themselves"));
   if (!joined.ok()) return joined;
   auto whole = TraceReader::Open(arguments.output);
   if (!whole.ok()) return whole.status();

@@ -390,9 +390,9 @@ std::vector<std::string> Remarks(const std::vector<ReplayReport>& reports) {
   for (const ReplayReport& report : reports) {
     if (!report.trace.complete) remarks.push_back(report.trace.path + ": the recording was not finished in good order");
     if (report.trace.segment_start_ns != 0) {
-      remarks.push_back(absl::StrCat(report.trace.path, ": a segment of a recording, which begins ", FormatDuration(report.trace.segment_start_ns),
-                                     " after its start with what was alive then: what an allocator would still hold of the time before is not in "
-                                     "the figures; heaptape join makes one trace of all segments"));
+      remarks.push_back(absl::StrCat(report.trace.path, ": begins ", FormatDuration(report.trace.segment_start_ns),
+                                     " after its recording's start with what was alive then: what an allocator would still hold of the time before is not in "
+                                     "the figures; heaptape join makes one trace of its segments"));
     }
     const std::string where = reports.size() > 1 ? absl::StrCat(" on ", report.trace.path) : "";
     for (const RunResult& run : report.runs) {

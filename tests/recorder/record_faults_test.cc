@@ -18,6 +18,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -252,6 +253,7 @@ TEST(RecordControl, SegmentsBeginWithWhatIsAliveAndJoinToTheWholeRecording) {
     EXPECT_GE(segment.counts.at(Op::kMalloc), 200u);
     // Its clock begins with it.
     EXPECT_EQ(segment.info.segment_start_ns > 0, name != "x.0001.tape");
+    EXPECT_EQ(absl::StrFormat("x.%04d.tape", segment.info.segment_number), name);
     EXPECT_GE(segment.info.segment_start_ns, start_ns);
     EXPECT_LT(segment.summary.duration_ns, 30'000'000'000u);
     start_ns = segment.info.segment_start_ns + segment.summary.duration_ns;

@@ -86,7 +86,8 @@ void Fill(heaptape_trace& trace) {
                 .time_resolution_ns = info.time_resolution_ns,
                 .cpu_count = info.cpu_count,
                 .page_bytes = info.page_bytes,
-                .segment_start_ns = info.segment_start_ns};
+                .segment_start_ns = info.segment_start_ns,
+                .segment_number = info.segment_number};
   const heaptape::TraceSummary& summary = trace.reader->summary();
   trace.summary = {.file_bytes = summary.file_bytes,
                    .event_count = summary.event_count,

@@ -85,6 +85,7 @@ typedef struct heaptape_info {
   uint32_t cpu_count;
   uint32_t page_bytes;
   uint64_t segment_start_ns;      /* after the recording's start begins this part of it; its times count from there */
+  uint64_t segment_number;        /* 1, 2, ... where the recording is in several files */
 } heaptape_info;
 
 /* Known without reading the events. */
