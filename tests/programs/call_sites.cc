@@ -51,7 +51,7 @@ int main(int argc, char** argv) {
     if (!library) return 1;
     auto* allocate = (void* (*)(size_t))dlsym(library, "Allocate");
     for (int i = 0; i < 200; ++i) free(allocate(5000));
-    usleep(400000);
+    usleep(1000000);
     dlclose(library);
   }
   // The C library's own allocator allows no handler that allocates.
