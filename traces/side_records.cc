@@ -12,8 +12,7 @@ enum RecordType : unsigned { kResident = 1, kTouched = 2, kModule = 3, kStackFra
 enum InfoField : unsigned {
   kProgram = 1, kCLibrary, kAllocator, kAllocatorVersion, kAllocatorPath, kAllocatorBuildId, kKernel,
   kHeaptapeVersion, kMemoryBytes, kStartUnixSeconds, kTimeResolution, kCpuCount, kPageBytes, kHugePages,
-  kPrivacyLevel, kStackSampleBytes, kSegmentStart,
-  kSegmentNumber
+  kPrivacyLevel, kStackSampleBytes, kSegmentStart, kSegmentNumber
 };
 // Stacks are named by numbers below this; when all are taken the numbers start again.
 constexpr std::uint32_t kMaxStacks = 1u << 16;

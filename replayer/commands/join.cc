@@ -26,7 +26,6 @@ struct Segment {
   std::unique_ptr<TraceReader> reader;
 
   std::uint64_t number() const { return reader->info().segment_number; }
-  std::uint64_t start_ns() const { return reader->info().segment_start_ns; }
 };
 
 // Whatever the segments of one recording have in common.
@@ -43,9 +42,7 @@ absl::Status Join(const Arguments& arguments) {
     if (!reader.ok()) return reader.status();
     segments.push_back({path, *std::move(reader)});
   }
-  std::sort(segments.begin(), segments.end(), [](const Segment& a, const Segment& b) {
-    return std::pair(a.number(), a.start_ns()) < std::pair(b.number(), b.start_ns());
-  });
+  std::sort(segments.begin(), segments.end(), [](const Segment& a, const Segment& b) { return a.number() < b.number(); });
   for (std::size_t i = 1; i < segments.size(); ++i) {
     const Segment& before = segments[i - 1];
     const Segment& segment = segments[i];
@@ -62,9 +59,12 @@ absl::Status Join(const Arguments& arguments) {
                                                      ": those between them are missing. Name them too, or join what lies before and after by itself"));
   }
   std::vector<TraceReader*> readers;
-  for (const Segment& segment : segments) readers.push_back(segment.reader.get());
+  readers.reserve(segments.size());
   TraceWriterOptions options = PackedOptions(12);
-  for (const Segment& segment : segments) options.expected_events += segment.reader->summary().event_count;
+  for (const Segment& segment : segments) {
+    readers.push_back(segment.reader.get());
+    options.expected_events += segment.reader->summary().event_count;
+  }
   TraceInfo info = segments[0].reader->info();
   info.segment_number = 0;
   std::size_t at = 0;

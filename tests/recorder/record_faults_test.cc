@@ -235,14 +235,19 @@ TEST(RecordControl, SuspendedStartStopFlushStatus) {
   EXPECT_EQ(Shell(absl::StrCat(HEAPTAPE_PROGRAM, " ctl 1 status")).status, 1);
 }
 
-TEST(RecordControl, SegmentsBeginWithWhatIsAliveAndJoinToTheWholeRecording) {
-  TemporaryFolder folder;
-  Running running(folder, "--segment-time 1s -o " + folder.File("x.tape"), Busy(60000));
+// Of x.tape, until the third is finished; the program is ended then.
+void RecordThreeSegments(const TemporaryFolder& folder, const std::string& options) {
+  Running running(folder, "--segment-time 1s " + options + " -o " + folder.File("x.tape"), Busy(60000));
   pid_t program, writer;
   ASSERT_TRUE(running.Find(&program, &writer));
   EXPECT_TRUE(Eventually([&] { return std::filesystem::exists(folder.File("x.0003.tape")); }));
   kill(program, SIGTERM);
   EXPECT_EQ(running.Wait(), 128 + SIGTERM);
+}
+
+TEST(RecordControl, SegmentsBeginWithWhatIsAliveAndJoinToTheWholeRecording) {
+  TemporaryFolder folder;
+  ASSERT_NO_FATAL_FAILURE(RecordThreeSegments(folder, ""));
   std::string command = absl::StrCat(HEAPTAPE_PROGRAM, " join -o ", folder.File("joined"));
   std::uint64_t start_ns = 0, allocations = 0, alive = 0, resident = 0;
   for (const std::string& name : folder.Names()) {
@@ -273,12 +278,7 @@ TEST(RecordControl, SegmentsBeginWithWhatIsAliveAndJoinToTheWholeRecording) {
 
 TEST(RecordControl, TheOldestSegmentsGoWhereTheyAreTooLargeTogether) {
   TemporaryFolder folder;
-  Running running(folder, "--segment-time 1s --total-size 1 -o " + folder.File("x.tape"), Busy(60000));
-  pid_t program, writer;
-  ASSERT_TRUE(running.Find(&program, &writer));
-  EXPECT_TRUE(Eventually([&] { return std::filesystem::exists(folder.File("x.0003.tape")); }));
-  kill(program, SIGTERM);
-  EXPECT_EQ(running.Wait(), 128 + SIGTERM);
+  ASSERT_NO_FATAL_FAILURE(RecordThreeSegments(folder, "--total-size 1"));
   EXPECT_FALSE(std::filesystem::exists(folder.File("x.0001.tape")));
 }
 

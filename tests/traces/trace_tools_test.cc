@@ -50,7 +50,7 @@ class TraceToolsTest : public testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  std::unique_ptr<TraceReader> Copy(const TranscribeOptions& options, TraceInfo info) {
+  std::unique_ptr<TraceReader> Copy(const TranscribeOptions& options, const TraceInfo& info) {
     std::filesystem::remove(folder_ + "/copy.tape");
     auto writer = *TraceWriter::Create(folder_ + "/copy.tape", info);
     const absl::Status status = Transcribe(*reader_, *writer, options);
