@@ -65,7 +65,7 @@ std::vector<std::string> Environment(const ProcessOptions& options) {
     const std::string name = text.substr(0, text.find('='));
     if (std::find(replaced.begin(), replaced.end(), name) == replaced.end()) entries.push_back(text);
   }
-  for (const auto& [name, value] : options.environment) entries.push_back(name + "=" + value);
+  for (const auto& [name, value] : options.environment) entries.push_back(absl::StrCat(name, "=", value));
   return entries;
 }
 

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -36,7 +37,7 @@ std::string Moved(const std::string& paths, const std::string& from, const std::
   std::vector<std::string> moved;
   for (const auto part : absl::StrSplit(paths, ':')) {
     std::string path(part.data(), part.size());
-    if (path.rfind(from + "/", 0) == 0) path = to.empty() ? path.substr(from.size() + 1) : to + path.substr(from.size());
+    if (absl::StartsWith(path, absl::StrCat(from, "/"))) path = to.empty() ? path.substr(from.size() + 1) : to + path.substr(from.size());
     moved.push_back(std::move(path));
   }
   return absl::StrJoin(moved, ":");
@@ -47,7 +48,7 @@ std::string Absolute(const std::string& paths, const std::string& folder) {
   std::vector<std::string> absolute;
   for (const auto part : absl::StrSplit(paths, ':')) {
     const std::string path(part.data(), part.size());
-    absolute.push_back(path.rfind('/', 0) == 0 ? path : folder + "/" + path);
+    absolute.push_back(path.rfind('/', 0) == 0 ? path : absl::StrCat(folder, "/", path));
   }
   return absl::StrJoin(absolute, ":");
 }

@@ -14,6 +14,7 @@ namespace {
 constexpr std::uint16_t kUnseenThread = 0xffff;
 constexpr std::uint16_t kEndedThread = 0xfffe;
 constexpr std::uint32_t kNoSlot = ~0u;
+static_assert(kBigBytes == kTouchedFromBytes);
 constexpr std::size_t kCachedObjects = 16 << 10;  // with fewer all that is read of them stays in the caches
 
 std::optional<Op> AllocationOp(RawOp op) {

@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "replayer/export/format.h"
 
@@ -90,7 +91,7 @@ std::optional<std::string> BrokenBound(const Change& change, const std::vector<B
 std::string BrokenSentence(const std::string& name, const ComparedRow& row, const Change& change) {
   const auto text = [&](double value) { return FigureText(row, change.figure, value); };
   std::string by = text(change.difference());
-  if (by.rfind("+", 0) == 0) by.erase(0, 1);
+  if (absl::StartsWith(by, "+")) by.erase(0, 1);
   std::string sentence = absl::StrCat(name, ": ", FigureName(change.figure), " is up by ", by);
   if (change.base > 0 && change.figure != Figure::kGrowth) {
     absl::StrAppend(&sentence, " (", FormatShare(change.now / change.base - 1), ")");

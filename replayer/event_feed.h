@@ -4,6 +4,7 @@
 #ifndef HEAPTAPE_REPLAYER_EVENT_FEED_H_
 #define HEAPTAPE_REPLAYER_EVENT_FEED_H_
 
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -31,7 +32,7 @@ class EventFeed {
   }
 
   // Multiplies all recorded times. To be called before Run().
-  void ScaleTime(double factor) { time_millionths_ = static_cast<std::uint64_t>(factor * kMillion + 0.5); }
+  void ScaleTime(double factor) { time_millionths_ = static_cast<std::uint64_t>(std::llround(factor * kMillion)); }
 
   // `follow` sees all events in order, each before the worker does. To be called before Run().
   void Follow(std::function<void(std::span<const Event>)> follow) { follow_ = std::move(follow); }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <utility>
 
 #include "replayer/worker/protocol.h"
@@ -136,7 +137,7 @@ std::span<const PageRange> TouchPlan::Estimate(const Records& records, std::uint
   }
   // Nothing to judge by: a calloc is taken to be sparse, anything else to be full.
   const double share = count != 0 ? sum / static_cast<double>(count) : op == Op::kCalloc ? 0.0 : 1.0;
-  const auto wanted = static_cast<std::uint64_t>(share * static_cast<double>(pages) + 0.5);
+  const auto wanted = static_cast<std::uint64_t>(std::llround(share * static_cast<double>(pages)));
   if (records.at_free == nullptr || records.at_allocation == nullptr) return FirstPages(wanted);
   const std::span<const PageRange> at_free = records.at_free->present, at_allocation = records.at_allocation->present;
   const std::uint64_t certain = PageCount(AddedAnd(at_free, at_allocation, 0));

@@ -35,6 +35,9 @@ struct TraceInfo {
   std::uint64_t segment_start_ns = 0;
   std::uint64_t segment_number = 0;  // 1, 2, ... where the recording is in several files
 
+  // Of a copy that does not go on where a segment ends.
+  void ForgetSegment() { segment_start_ns = segment_number = 0; }
+
   friend bool operator==(const TraceInfo&, const TraceInfo&) = default;
 };
 

@@ -291,7 +291,7 @@ TraceInfo ReducedInfo(TraceInfo info) {
   info.program.clear();
   info.start_unix_seconds = 0;
   info.stack_sample_bytes = 0;
-  info.segment_start_ns = info.segment_number = 0;
+  info.ForgetSegment();
   return info;
 }
 

@@ -29,8 +29,7 @@ absl::Status Cut(const Arguments& arguments) {
   options.from_ns = arguments.from_ns;
   options.to_ns = arguments.to_ns;
   TraceInfo info = (*reader)->info();
-  // It does not go on where a segment ends.
-  info.segment_start_ns = info.segment_number = 0;
+  info.ForgetSegment();
   return CopyTrace(**reader, arguments.output, arguments.force, info, PackedOptions(12), options);
 }
 

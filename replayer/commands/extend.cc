@@ -60,7 +60,7 @@ absl::Status Run(const ExtendArguments& arguments) {
   TraceInfo info = (*reader)->info();
   // Nobody shall take it for a recording.
   info.program += " (extended)";
-  info.segment_start_ns = info.segment_number = 0;
+  info.ForgetSegment();
   const auto writer = TraceWriter::Create(arguments.output, info);
   if (!writer.ok()) return writer.status();
   absl::StatusOr<ExtendSummary> summary;

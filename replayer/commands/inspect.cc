@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -185,7 +186,7 @@ Json ToJson(const Inspection& found) {
 }
 
 std::string Bar(double share, std::size_t width) {
-  const auto filled = static_cast<std::size_t>(share * static_cast<double>(width) + 0.5);
+  const auto filled = static_cast<std::size_t>(std::lround(share * static_cast<double>(width)));
   return std::string(std::min(filled, width), '#');
 }
 

@@ -31,7 +31,7 @@ struct Segment {
 // Whatever the segments of one recording have in common.
 TraceInfo RecordingOf(const Segment& segment) {
   TraceInfo info = segment.reader->info();
-  info.segment_start_ns = info.segment_number = 0;
+  info.ForgetSegment();
   return info;
 }
 

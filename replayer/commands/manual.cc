@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/output.h"
 
@@ -167,7 +168,7 @@ std::string Synopsis(const CLI::App& program, const CLI::App& command) {
     if (!Flags(*option).empty()) continue;
     const std::string name = "\\fI" + Roff(option->get_name(true)) + "\\fR";
     const std::string many = option->get_items_expected_max() > 1 ? "..." : "";
-    out += "\n" + (option->get_required() ? name : "[" + name + "]") + many;
+    absl::StrAppend(&out, "\n", option->get_required() ? name : absl::StrCat("[", name, "]"), many);
   }
   return out;
 }

@@ -65,7 +65,7 @@ std::string FormatDuration(std::uint64_t ns) {
   const double seconds = static_cast<double>(ns) / 1e9;
   if (seconds < 0.9995) return absl::StrFormat("%.0f ms", seconds * 1000);
   if (seconds < 59.95) return absl::StrFormat("%.1f s", seconds);
-  const std::uint64_t whole = static_cast<std::uint64_t>(seconds + 0.5);
+  const std::uint64_t whole = static_cast<std::uint64_t>(std::llround(seconds));
   if (whole < 3600) return absl::StrFormat("%d min %d s", whole / 60, whole % 60);
   if (whole < 86400) return absl::StrFormat("%d h %d min", whole / 3600, whole % 3600 / 60);
   return absl::StrFormat("%d d %d h", whole / 86400, whole % 86400 / 3600);

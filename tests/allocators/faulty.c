@@ -10,7 +10,7 @@
 #define malloc sound_malloc
 #endif
 
-#include "allocators/bump.c"
+#include "allocators/bump.c"  // NOLINT(bugprone-suspicious-include): its functions, under the names above
 
 #undef calloc
 #undef valloc

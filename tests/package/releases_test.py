@@ -11,6 +11,7 @@ Needs root, debootstrap and Debian's archive, and some two hours for all: skippe
 import argparse
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -22,12 +23,12 @@ RELEASES = ("bookworm", "trixie")
 STEPS = ("build", "demo", "test", "package", "install")
 CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
-# What each step runs in the root where heaptape is built, as which user.
+# What each step needs of `./bootstrap deps`, and what it runs in the root where heaptape is built.
 IN_SOURCE = {
-    "build": "./bootstrap build && build/release/bin/heaptape replay traces/samples/guard-small.tape -a glibc",
-    "demo": "./bootstrap demo",
-    "test": "./bootstrap test",
-    "package": "./bootstrap package && lintian --fail-on error --tag-display-limit 0 build/release/packages/*.deb",
+    "build": ("", "./bootstrap build && build/release/bin/heaptape replay traces/samples/guard-small.tape -a glibc"),
+    "demo": ("", "./bootstrap demo"),
+    "test": ("test", "./bootstrap test"),
+    "package": ("test", "./bootstrap package && lintian --fail-on error --tag-display-limit 0 build/release/packages/*.deb"),
 }
 
 TRY_PACKAGES = r"""
@@ -95,11 +96,17 @@ class Root:
             sys.exit(f"Debian {self.release}, as {user}: status {done.returncode}\n{script}\n{end}")
 
 
-def timed(release, step, act):
+def what_apt_said(log):
+    text = log.read_text(errors="replace")
+    said = re.findall(r"\d+ newly installed|Need to get .*?B(?=[ /])|After this operation, .*?B(?= )", text)
+    return "  " + ", ".join(said) if said else ""
+
+
+def timed(release, step, act, apt_log=None):
     started = time.monotonic()
     print(f"{release:10} {step:10} ...", flush=True)
     act()
-    print(f"{release:10} {step:10} {time.monotonic() - started:6.0f} s", flush=True)
+    print(f"{release:10} {step:10} {time.monotonic() - started:6.0f} s{what_apt_said(apt_log) if apt_log else ''}", flush=True)
 
 
 def try_release(source, folder, release, steps):
@@ -115,10 +122,17 @@ def try_release(source, folder, release, steps):
             run(["git", "-C", source, "bundle", "create", "-q", built.path / "source.bundle", "HEAD"])
             built.inside("apt-get install -y -q --no-install-recommends git ca-certificates", "root", log("git"))
             built.inside("git clone -q /source.bundle ~/heaptape", "somebody", log("clone"))
-        timed(release, "deps", lambda: built.inside("cd /home/somebody/heaptape && ./bootstrap deps test", "root", log("deps")))
+    installed = set()
     for step in steps:
-        if step in IN_SOURCE:
-            timed(release, step, lambda: built.inside(f"cd ~/heaptape && {IN_SOURCE[step]}", "somebody", log(step)))
+        if step not in IN_SOURCE:
+            continue
+        needs, script = IN_SOURCE[step]
+        if needs not in installed:
+            name = f"deps {needs}".strip()
+            log_file = log(name.replace(" ", "-"))
+            timed(release, name, lambda: built.inside(f"cd /home/somebody/heaptape && ./bootstrap {name}", "root", log_file), log_file)
+            installed.add(needs)
+        timed(release, step, lambda: built.inside(f"cd ~/heaptape && {script}", "somebody", log(step)))
     if "install" in steps:
         packages = sorted((clone / "build/release/packages").glob("*.deb"))
         assert len(packages) == 3, f"{clone}: {packages}; run the step package first"

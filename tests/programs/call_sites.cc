@@ -26,7 +26,7 @@ static __attribute__((noinline)) void* Middle(void* unused) {
   return unused;
 }
 
-static int PrintOffset(dl_phdr_info* info, size_t, void* unused) {
+static int PrintOffset(dl_phdr_info* info, size_t, void*) {
   const size_t address = (size_t)returns_to;
   for (int i = 0; i < info->dlpi_phnum; ++i) {
     const size_t start = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;

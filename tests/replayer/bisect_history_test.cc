@@ -16,8 +16,6 @@ namespace {
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::Not;
-using ::testing::UnorderedElementsAre;
 
 // Finds a commit's figure (MB of steady RSS) in its file `figure`; a word there is why it cannot be built.
 class FileMeasurer : public CommitMeasurer {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
@@ -113,7 +114,7 @@ absl::StatusOr<std::size_t> Publisher::Churn() {
   const ChurnShares shares;
   const auto count = [&](double share) {
     const double wanted = share * options_.churn * static_cast<double>(options_.relay_count);
-    return std::min(options_.relay_count, static_cast<std::size_t>(wanted + 0.5));
+    return std::min(options_.relay_count, static_cast<std::size_t>(std::llround(wanted)));
   };
   std::vector<std::size_t> active, away;
   for (std::size_t i = 0; i < relays_.size(); ++i) (relays_[i].facts.hibernating ? away : active).push_back(i);
