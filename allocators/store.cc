@@ -37,7 +37,7 @@ std::string Moved(const std::string& paths, const std::string& from, const std::
   std::vector<std::string> moved;
   for (const auto part : absl::StrSplit(paths, ':')) {
     std::string path(part.data(), part.size());
-    if (absl::StartsWith(path, absl::StrCat(from, "/"))) path = to.empty() ? path.substr(from.size() + 1) : to + path.substr(from.size());
+    if (absl::StartsWith(path, absl::StrCat(from, "/"))) path = to.empty() ? path.substr(from.size() + 1) : absl::StrCat(to, path.substr(from.size()));
     moved.push_back(std::move(path));
   }
   return absl::StrJoin(moved, ":");
