@@ -48,6 +48,7 @@ class CoarseReader : public TraceReader {
   absl::StatusOr<std::vector<StackSample>> ReadStacks() override { return reader_.ReadStacks(); }
   absl::StatusOr<std::vector<Module>> ReadModules() override { return reader_.ReadModules(); }
   const std::vector<std::string>& damage() const override { return reader_.damage(); }
+  const std::string& loss() const override { return reader_.loss(); }
 
  private:
   TraceReader& reader_;

@@ -142,7 +142,7 @@ absl::Status EventFeed::Run() {
     if (block->events.empty()) break;
     // What the reader brings back behind damage. A loss that the recorder wrote down itself comes in no such block.
     if (block->restored) {
-      notes_.push_back(absl::StrCat("stopped at damage: ", reader_.damage().empty() ? "events are missing" : reader_.damage().front()));
+      notes_.push_back(absl::StrCat("stopped at damage: ", reader_.loss()));
       damaged = true;
       break;
     }

@@ -222,11 +222,11 @@ class Fleet {
 // DataLoss where damage lets none of a trace's events be read: a replay of nothing would say that nothing is needed.
 absl::Status CheckReadable(TraceReader& reader) {
   const TraceSummary& summary = reader.summary();
-  if (summary.event_count == 0 || reader.damage().empty()) return absl::OkStatus();
+  if (summary.event_count == 0 || reader.loss().empty()) return absl::OkStatus();
   const absl::StatusOr<EventBlock> first = reader.Next();
   if (!first.ok()) return first.status();
   if (first->events.empty() || first->events.front() != Event{Op::kLost, 0, 0, 0, summary.event_count}) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat(reader.damage().front(), "; none of its ", summary.event_count,
+  return absl::DataLossError(absl::StrCat(reader.loss(), "; none of its ", summary.event_count,
                                           " events can be read, so there is nothing to replay"));
 }
 

@@ -125,8 +125,8 @@ class Extender {
       const auto block = reader_.Next();
       if (!block.ok()) return block.status();
       if (block->events.empty()) return absl::OkStatus();
-      if (!reader_.damage().empty()) {
-        return absl::DataLossError(absl::StrCat(reader_.damage().front(), "; only an undamaged trace can be extended: copy the readable part with heaptape cut first"));
+      if (!reader_.loss().empty()) {
+        return absl::DataLossError(absl::StrCat(reader_.loss(), "; only an undamaged trace can be extended: copy the readable part with heaptape cut first"));
       }
       if (options_.cancelled && options_.cancelled->load()) return absl::CancelledError("stopped");
       if (!writer_.status().ok()) return writer_.status();

@@ -630,8 +630,8 @@ absl::StatusOr<SynthProfile> FitProfile(TraceReader& reader, std::size_t phase_c
     const auto block = reader.Next();
     if (!block.ok()) return block.status();
     if (block->events.empty()) break;
-    if (!reader.damage().empty()) {
-      return absl::DataLossError(absl::StrCat(reader.damage().front(), "; a profile is fitted to undamaged traces only: copy the readable part with heaptape cut first"));
+    if (!reader.loss().empty()) {
+      return absl::DataLossError(absl::StrCat(reader.loss(), "; a profile is fitted to undamaged traces only: copy the readable part with heaptape cut first"));
     }
     for (const Event& event : block->events) {
       const double share = static_cast<double>(seen++) / static_cast<double>(event_count);

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstring>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -66,7 +67,7 @@ class Reader final : public TraceReader {
     if (!seen_info_) {
       if (summary_.event_count == 0 && summary_.block_count == 0)
         return absl::DataLossError(absl::StrCat(name_, ": holds no readable block"));
-      Damage(format::kFileHeadBytes, "what the trace says of its program and machine is lost");
+      Loss(format::kFileHeadBytes, "what the trace says of its program and machine is lost");
     }
     resolution_ns_ = std::max<std::uint64_t>(info_.time_resolution_ns, 1);
     summary_.duration_ns = last_step_ * resolution_ns_;
@@ -81,6 +82,7 @@ class Reader final : public TraceReader {
   const TraceInfo& info() const override { return info_; }
   const TraceSummary& summary() const override { return summary_; }
   const std::vector<std::string>& damage() const override { return damage_; }
+  const std::string& loss() const override { return loss_; }
 
   absl::StatusOr<EventBlock> Next() override {
     while (true) {
@@ -97,13 +99,13 @@ class Reader final : public TraceReader {
         if (!lost_ && header.fields.first_event != next_event_) lost_ = true;
         if (lost_) continue;
         if (format::Checksum(payload) != header.payload_checksum) {
-          Damage(here, "checksum mismatch");
+          Loss(here, "checksum mismatch");
           lost_ = true;
           continue;
         }
         const absl::Status status = Decode(header, payload);
         if (!status.ok()) {
-          Damage(here, std::string(status.message()));
+          Loss(here, std::string(status.message()));
           lost_ = true;
           if (decoded_.empty()) continue;
         }
@@ -178,12 +180,23 @@ class Reader final : public TraceReader {
     given_back_ = end;
   }
 
+  std::string Sentence(std::uint64_t offset, const std::string& what) const {
+    return absl::StrFormat("%s: byte %d: %s", name_, offset, what);
+  }
+
   // Keeps the sentences in the order of the file, one for each place.
   void Damage(std::uint64_t offset, const std::string& what) {
-    const auto [at, is_new] = damaged_.try_emplace(offset, what);
-    if (!is_new) return;
-    const auto index = std::distance(damaged_.begin(), at);
-    damage_.insert(damage_.begin() + index, absl::StrFormat("%s: byte %d: %s", name_, offset, what));
+    const auto [at, is_new] = damaged_.insert(offset);
+    if (is_new) damage_.insert(damage_.begin() + std::distance(damaged_.begin(), at), Sentence(offset, what));
+  }
+
+  // The same where it cost something.
+  void Loss(std::uint64_t offset, const std::string& what) {
+    if (loss_.empty() || offset < loss_offset_) {
+      loss_ = Sentence(offset, what);
+      loss_offset_ = offset;
+    }
+    Damage(offset, what);
   }
 
   // The block at `offset`, or the first one behind it: sets `offset` to it. False at the end of the file.
@@ -271,11 +284,15 @@ class Reader final : public TraceReader {
     while (FindBlock(offset, header)) {
       GiveBackBehind(offset);
       if (offset != end) {
-        Damage(end, absl::StrFormat("%d bytes are no block", offset - end));
+        Loss(end, absl::StrFormat("%d bytes are no block", offset - end));
       }
       const Span payload = Payload(offset, header);
       const bool good = payloads_checked_ || format::Checksum(payload) == header.payload_checksum;
-      if (!good) Damage(offset, "checksum mismatch");
+      if (!good) {
+        // Whatever else there is stands twice, or helps reading alone.
+        if (header.kind == BlockKind::kEvents) Loss(offset, "checksum mismatch");
+        else Damage(offset, "checksum mismatch");
+      }
       ++summary_.block_count;
       const format::BlockFields& fields = header.fields;
       if (format::HasFields(header.kind)) Gather(fields);
@@ -287,9 +304,9 @@ class Reader final : public TraceReader {
           if (fields.event_count == 0) break;
           readable_events_ += fields.event_count;
           if (!lost && good && fields.first_event != expected_event) {
-            Damage(offset, fields.first_event > expected_event
-                               ? absl::StrFormat("%d events before this block are missing", fields.first_event - expected_event)
-                               : "this block does not follow the one before it");
+            Loss(offset, fields.first_event > expected_event
+                             ? absl::StrFormat("%d events before this block are missing", fields.first_event - expected_event)
+                             : "this block does not follow the one before it");
           }
           if (!lost && (!good || fields.first_event != expected_event)) lost = true;
           if (!lost) expected_event = fields.first_event + fields.event_count;
@@ -315,14 +332,14 @@ class Reader final : public TraceReader {
       end = offset;
     }
     if (!lost && expected_event < summary_.event_count)
-      Damage(end, absl::StrFormat("the last %d events are missing", summary_.event_count - expected_event));
+      Loss(end, absl::StrFormat("the last %d events are missing", summary_.event_count - expected_event));
     lose(summary_.event_count);
     const std::uint64_t tail = bytes_.size() - end;
     if (tail == format::kTrailerBytes && summary_.has_index) {
       if (std::memcmp(bytes_.data() + end, format::kTrailerMagic, 8) != 0 || format::GetU64(bytes_.data() + end + 8) != index_offset)
         Damage(end, "the last bytes are damaged; nothing is lost by that");
     } else if (tail != 0) {
-      Damage(end, absl::StrFormat("the last %d bytes are no complete block", tail));
+      Loss(end, absl::StrFormat("the last %d bytes are no complete block", tail));
     }
     std::sort(checkpoints_.begin(), checkpoints_.end(),
               [](const Place& a, const Place& b) { return a.event < b.event; });
@@ -361,7 +378,7 @@ class Reader final : public TraceReader {
           std::uint64_t{info_.page_bytes}, static_cast<std::uint64_t>(info_.huge_pages)})
       format::PutU64(content, value);
     if (summary_.damaged_events != 0)
-      for (const auto& [offset, what] : damaged_) format::PutU64(content, offset);
+      for (const std::uint64_t offset : damaged_) format::PutU64(content, offset);
     const XXH128_hash_t hash = XXH3_128bits(content.data(), content.size());
     summary_.digest = absl::StrFormat("%016x%016x", hash.high64, hash.low64);
   }
@@ -503,18 +520,18 @@ class Reader final : public TraceReader {
         const unsigned long long size = ZSTD_getFrameContentSize(section.data(), section.size());
         if (size == ZSTD_CONTENTSIZE_UNKNOWN || size == ZSTD_CONTENTSIZE_ERROR || size > format::kMaxPayloadBytes ||
             size / format::kMaxZstdRatio > section.size()) {
-          Damage(here, "side records that make no sense");
+          Loss(here, "side records that make no sense");
           continue;
         }
         raw.resize(size);
         const std::size_t done = ZSTD_decompress(raw.data(), raw.size(), section.data(), section.size());
         if (ZSTD_isError(done) || done != size) {
-          Damage(here, "side records that make no sense");
+          Loss(here, "side records that make no sense");
           continue;
         }
         section = raw;
       }
-      if (!side.Add(section)) Damage(here, "side records that make no sense");
+      if (!side.Add(section)) Loss(here, "side records that make no sense");
     }
     return std::move(side.records());
   }
@@ -535,8 +552,10 @@ class Reader final : public TraceReader {
   std::vector<Place> checkpoints_;
   std::map<std::uint64_t, std::vector<std::uint8_t>> repaired_;  // blocks by offset; in the file they are damaged
   bool payloads_checked_ = false;  // Repair() found nothing to repair and every payload whole
-  std::map<std::uint64_t, std::string> damaged_;
+  std::set<std::uint64_t> damaged_;
   std::vector<std::string> damage_;
+  std::string loss_;
+  std::uint64_t loss_offset_ = 0;
 
   EventDecoder decoder_;
   std::span<const Event> decoded_;

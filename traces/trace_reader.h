@@ -90,6 +90,9 @@ class TraceReader {
 
   // Sentences of the form "guard.tape: block 17 at byte 812345: checksum mismatch", in order.
   virtual const std::vector<std::string>& damage() const = 0;
+  // The first of these by which something is or may be lost; empty where all that was recorded is there, as where
+  // parity repaired a block.
+  virtual const std::string& loss() const = 0;
 };
 
 }  // namespace heaptape

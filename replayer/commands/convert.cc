@@ -115,7 +115,7 @@ absl::Status Export(const Arguments& arguments) {
     std::fprintf(stderr, "%s: left out, for %s cannot hold it:\n", arguments.output.c_str(), format->name);
     for (const std::string& loss : losses) std::fprintf(stderr, "  %s\n", loss.c_str());
   }
-  if (!(*reader)->damage().empty()) return absl::DataLossError(absl::StrCat(arguments.input, ": is damaged; ", arguments.output, " holds what is readable"));
+  if (!(*reader)->loss().empty()) return absl::DataLossError(absl::StrCat(arguments.input, ": is damaged; ", arguments.output, " holds what is readable"));
   return absl::OkStatus();
 }
 

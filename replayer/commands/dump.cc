@@ -44,7 +44,7 @@ void AddDump(CLI::App& program, int& status) {
     for (const std::string& sentence : (*reader)->damage()) Tell(sentence);
     if (!dumped.ok()) status = Fail(dumped);
     else if (std::fflush(stdout) != 0) status = Fail(absl::UnavailableError("cannot write to the standard output"));
-    else if (!(*reader)->damage().empty()) status = kExitFailed;
+    else if (!(*reader)->loss().empty()) status = kExitFailed;
   });
 }
 

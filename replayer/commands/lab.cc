@@ -415,7 +415,8 @@ void AddDemo(CLI::App& lab_command, int& status) {
     const std::string results = *output + "/results.json", report = *output + "/report.html";
     status = RunSelf({"replay", tape, "-o", results});
     if (status == kExitDone) status = RunSelf({"report", results, "-o", report});
-    if (status == kExitDone) std::printf("\nreport: %s\n", report.c_str());
+    if (status == kExitDone)
+      std::printf("\nmore allocators: heaptape allocators list shows which there are, heaptape allocators add gets one; then heaptape replay %s\nreport: %s\n", tape.c_str(), report.c_str());
   });
 }
 

@@ -29,8 +29,8 @@ absl::Status Pack(const Arguments& arguments) {
   if (!packed.ok()) return packed.status();
   const TraceSummary& before = (*reader)->summary();
   const TraceSummary& after = (*packed)->summary();
-  // A damaged trace cannot come out the same.
-  if ((*reader)->damage().empty() && before.digest != after.digest)
+  // A trace that lost something cannot come out the same.
+  if ((*reader)->loss().empty() && before.digest != after.digest)
     return absl::InternalError(absl::StrCat(arguments.output, ": came out with another content than ", arguments.input, ", which is an error of heaptape; keep the original and report it"));
   const auto per_event = [](const TraceSummary& summary) {
     return static_cast<double>(summary.file_bytes) / static_cast<double>(std::max<std::uint64_t>(summary.event_count, 1));

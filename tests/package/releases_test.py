@@ -98,8 +98,8 @@ class Root:
 
 def what_apt_said(log):
     text = log.read_text(errors="replace")
-    said = re.findall(r"\d+ newly installed|Need to get .*?B(?=[ /])|After this operation, .*?B(?= )", text)
-    return "  " + ", ".join(said) if said else ""
+    figures = [re.search(said, text) for said in (r"(\d+) newly installed", r"Need to get (\d+ [kM]?B)", r"operation, (\d+ [kM]?B)")]
+    return "  {} packages, {} fetched, {} on disk".format(*(figure[1] for figure in figures)) if all(figures) else ""
 
 
 def timed(release, step, act, apt_log=None):

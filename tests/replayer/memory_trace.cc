@@ -33,6 +33,7 @@ class MemoryTraceReader : public TraceReader {
   absl::StatusOr<std::vector<StackSample>> ReadStacks() override { return trace_.stacks; }
   absl::StatusOr<std::vector<Module>> ReadModules() override { return trace_.modules; }
   const std::vector<std::string>& damage() const override { return damage_; }
+  const std::string& loss() const override { return damage_.empty() ? nothing_ : damage_.front(); }
 
  private:
   const MemoryTrace& trace_;
@@ -40,6 +41,7 @@ class MemoryTraceReader : public TraceReader {
   std::size_t next_ = 0;
   std::uint64_t object_ = 0;
   std::vector<std::string> damage_;
+  const std::string nothing_;
 };
 
 std::unique_ptr<TraceReader> MemoryTrace::Read(std::size_t block_events) const {

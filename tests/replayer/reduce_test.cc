@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/replayer/bisect_repository.h"
+#include "tests/traces/temporary_trace.h"
 #include "traces/trace_reader.h"
 #include "traces/trace_writer.h"
 
@@ -206,13 +207,6 @@ TEST_F(TraceFilterTest, SizesChangeButOfBlocksWithRecordedPages) {
   EXPECT_EQ(sizes, (std::set<std::uint64_t>{8, 100'000}));
 }
 
-// Overwrites more than a block in the middle of a file of small blocks, so that parity cannot repair it.
-void Damage(const std::string& path) {
-  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-  file.seekp(static_cast<std::streamoff>(std::filesystem::file_size(path) / 2));
-  file << std::string(1500, 'U');
-}
-
 // The events of a damaged trace before its damage, and all that the file was to have.
 std::pair<std::vector<Event>, std::uint64_t> BeforeDamage(const std::string& path) {
   auto reader = TraceReader::Open(path);
@@ -229,7 +223,7 @@ constexpr TraceWriterOptions kSmallBlocks = {.block_events = 100, .checkpoint_in
 
 TEST_F(TraceFilterTest, EndsAtDamageAndSaysHowFarItRead) {
   WriteStory(input_, kSmallBlocks);
-  Damage(input_);
+  OverwriteMiddle(input_, 1500);
   const auto [before, all] = BeforeDamage(input_);
   ASSERT_GT(before.size(), 1000u);
   ASSERT_LT(before.size() + 1000, all);
@@ -261,7 +255,7 @@ TEST_F(TraceFilterTest, ALossThatWasRecordedIsNoDamage) {
     }
     ASSERT_TRUE(writer->Finish().ok());
   }
-  Damage(input_);
+  OverwriteMiddle(input_, 1500);
   const auto [before, all] = BeforeDamage(input_);
   ASSERT_GT(before.size(), 1000u);
   const auto result = FilterTrace(input_, folder_ / "out.tape", {});

@@ -142,6 +142,23 @@ TEST(Extend, FreesOfObjectsThatAreNotReplacedAreLeftOut) {
   EXPECT_TRUE(walk.live.empty());
 }
 
+TEST(Extend, TakesATraceOfWhichParityRepairedABlock) {
+  TemporaryTrace recorded({.time_resolution_ns = kMs}, {.block_events = 100}), extended, again;
+  WriteRounds(recorded.writer(), 100);
+  recorded.Open();
+  const ExtendOptions options{.duration_ns = 2000 * kMs};
+  const auto whole = Extend(recorded, extended, options);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  OverwriteMiddle(recorded.path(), 4);
+  ASSERT_EQ(recorded.Open()->summary().repaired_blocks, 1u);
+  const auto repaired = Extend(recorded, again, options);
+  ASSERT_TRUE(repaired.ok()) << repaired.status();
+  EXPECT_EQ(again.Events(), extended.Events());
+  OverwriteMiddle(recorded.path(), 1500);
+  TemporaryTrace never;
+  EXPECT_THAT(Extend(recorded, never, options).status().message(), testing::HasSubstr("undamaged"));
+}
+
 TEST(Extend, CarriesOverToTheSameSizeFirstAndThenToTheNearest) {
   TemporaryTrace recorded, extended;
   TraceWriter& writer = recorded.writer();

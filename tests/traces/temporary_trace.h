@@ -4,7 +4,10 @@
 #define HEAPTAPE_TESTS_TRACES_TEMPORARY_TRACE_H_
 
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,13 +19,22 @@
 
 namespace heaptape {
 
+// Damages a file in its middle. Of a trace in small blocks parity repairs few bytes, and not those of several blocks.
+inline void OverwriteMiddle(const std::string& path, std::size_t bytes) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(static_cast<std::streamoff>(std::filesystem::file_size(path) / 2));
+  file << std::string(bytes, 'U');
+  EXPECT_TRUE(file.flush()) << path;
+}
+
 // A trace file in a folder of its own, gone with the object.
 class TemporaryTrace {
  public:
-  explicit TemporaryTrace(const TraceInfo& info = {.program = "test", .time_resolution_ns = 1'000'000}) {
+  explicit TemporaryTrace(const TraceInfo& info = {.program = "test", .time_resolution_ns = 1'000'000},
+                          const TraceWriterOptions& options = {}) {
     char name[] = "/tmp/heaptape-test-XXXXXX";
     folder_ = mkdtemp(name);
-    auto writer = TraceWriter::Create(path(), info);
+    auto writer = TraceWriter::Create(path(), info, options);
     EXPECT_TRUE(writer.ok()) << writer.status();
     writer_ = *std::move(writer);
   }

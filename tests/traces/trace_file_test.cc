@@ -52,6 +52,23 @@ class TraceFileTest : public testing::Test {
     return *std::move(writer);
   }
 
+  // A small file has many of both.
+  static TraceWriterOptions SmallBlocks(std::uint32_t block_events, std::uint64_t checkpoint_events) {
+    TraceWriterOptions options;
+    options.block_events = block_events;
+    options.checkpoint_interval_events = options.checkpoint_limit_events = checkpoint_events;
+    return options;
+  }
+
+  // What a program with few live objects does, in a.tape.
+  std::vector<Event> WriteRandom(std::uint64_t events, const TraceWriterOptions& options) {
+    auto writer = Create(options);
+    RandomProgram program(*writer, 1'000'000);
+    program.Run(events, 0, 20);
+    EXPECT_TRUE(writer->Finish().ok());
+    return program.events();
+  }
+
   // All events; `restored` ones go to `restored_`.
   std::vector<Event> ReadAll(TraceReader& reader) {
     std::vector<Event> events;
@@ -206,6 +223,9 @@ TEST_F(TraceFileTest, AnyFlippedBitIsRepairedByParity) {
       // A higher minor version and the unused bytes of the head mean nothing.
       ASSERT_TRUE(!(*reader)->damage().empty() || (at >= 8 && at < 16)) << bit;
       ASSERT_EQ((*reader)->summary().damaged_events, 0u) << bit;
+      if ((*reader)->summary().repaired_blocks != 0) {
+        ASSERT_EQ((*reader)->loss(), "") << bit;
+      }
       ASSERT_TRUE(ReadAll(**reader) == program.events()) << bit;
       ASSERT_THAT(restored_, IsEmpty());
       repaired += (*reader)->summary().repaired_blocks;
@@ -232,21 +252,16 @@ TEST_F(TraceFileTest, ARepairedTraceHasTheDigestOfTheWholeOne) {
   EXPECT_EQ((*damaged)->summary().repaired_blocks, 1u);
   EXPECT_EQ((*damaged)->summary().digest, (*whole)->summary().digest);
   EXPECT_THAT((*damaged)->damage(), testing::ElementsAre(HasSubstr("repaired by parity: nothing is lost")));
+  EXPECT_EQ((*damaged)->loss(), "");
   EXPECT_TRUE(ReadAll(**damaged) == program.events());
   EXPECT_EQ(*(*damaged)->ReadTouched(), program.touched());
   EXPECT_EQ(*(*damaged)->ReadResident(), program.resident());
 }
 
 TEST_F(TraceFileTest, WithoutParityAFlippedBitLosesUpToTheNextCheckpoint) {
-  TraceWriterOptions options;
-  options.block_events = 100;
-  options.checkpoint_interval_events = 300;
-  options.checkpoint_limit_events = 300;
+  TraceWriterOptions options = SmallBlocks(100, 300);
   options.parity = false;
-  auto writer = Create(options);
-  RandomProgram program(*writer, 1'000'000);
-  program.Run(30'000, 0, 20);
-  ASSERT_TRUE(writer->Finish().ok());
+  const std::vector<Event> written = WriteRandom(30'000, options);
   std::vector<std::uint8_t> bytes = Load(path_);
   auto whole = TraceReader::OpenBuffer(bytes, "whole");
   ASSERT_TRUE(whole.ok());
@@ -258,9 +273,9 @@ TEST_F(TraceFileTest, WithoutParityAFlippedBitLosesUpToTheNextCheckpoint) {
     EXPECT_THAT((*reader)->damage(), testing::Not(IsEmpty())) << at;
     const std::uint64_t lost = (*reader)->summary().lost_events;
     const std::vector<Event> events = ReadAll(**reader);
-    ASSERT_EQ(events.size() + lost, program.events().size()) << at;
+    ASSERT_EQ(events.size() + lost, written.size()) << at;
     ASSERT_LE(lost, 500u) << at;
-    ASSERT_TRUE(IsAllButOneRange(events, program.events())) << at;
+    ASSERT_TRUE(IsAllButOneRange(events, written)) << at;
     if (lost != 0) {
       EXPECT_NE((*reader)->summary().digest, (*whole)->summary().digest);
     }
@@ -269,14 +284,7 @@ TEST_F(TraceFileTest, WithoutParityAFlippedBitLosesUpToTheNextCheckpoint) {
 }
 
 TEST_F(TraceFileTest, TwoDamagedBlocksLoseUpToTheNextCheckpoint) {
-  TraceWriterOptions options;
-  options.block_events = 100;
-  options.checkpoint_interval_events = 1000;
-  options.checkpoint_limit_events = 1000;
-  auto writer = Create(options);
-  RandomProgram program(*writer, 1'000'000);
-  program.Run(20'000, 0, 20);
-  ASSERT_TRUE(writer->Finish().ok());
+  const std::vector<Event> written = WriteRandom(20'000, SmallBlocks(100, 1000));
   std::vector<std::uint8_t> bytes = Load(path_);
   // Longer than any block: at least two are hit.
   std::fill_n(bytes.begin() + static_cast<std::ptrdiff_t>(bytes.size() / 2), 1500, std::uint8_t{0x55});
@@ -285,21 +293,15 @@ TEST_F(TraceFileTest, TwoDamagedBlocksLoseUpToTheNextCheckpoint) {
   const std::uint64_t lost = (*reader)->summary().damaged_events;
   EXPECT_GT(lost, 100u);
   EXPECT_LE(lost, 3000u);
+  EXPECT_THAT((*reader)->damage(), testing::Contains((*reader)->loss()));
   const std::vector<Event> events = ReadAll(**reader);
-  EXPECT_EQ(events.size() + lost, program.events().size());
-  EXPECT_TRUE(IsAllButOneRange(events, program.events()));
+  EXPECT_EQ(events.size() + lost, written.size());
+  EXPECT_TRUE(IsAllButOneRange(events, written));
 }
 
 // As a tool that copies a file without its unreadable sectors may leave it: every block that is there is whole.
 TEST_F(TraceFileTest, BlocksThatAreNotThereAreNamed) {
-  TraceWriterOptions options;
-  options.block_events = 100;
-  options.checkpoint_interval_events = 1000;
-  options.checkpoint_limit_events = 1000;
-  auto writer = Create(options);
-  RandomProgram program(*writer, 1'000'000);
-  program.Run(20'000, 0, 20);
-  ASSERT_TRUE(writer->Finish().ok());
+  const std::vector<Event> written = WriteRandom(20'000, SmallBlocks(100, 1000));
   const std::vector<std::uint8_t> bytes = Load(path_);
   std::vector<std::pair<std::size_t, std::size_t>> blocks;  // of events: place, bytes
   format::BlockHeader header;
@@ -315,9 +317,10 @@ TEST_F(TraceFileTest, BlocksThatAreNotThereAreNamed) {
     ASSERT_TRUE(reader.ok()) << reader.status();
     EXPECT_THAT((*reader)->damage(), testing::Contains(HasSubstr("events"))) << taken;
     EXPECT_THAT((*reader)->damage(), testing::Contains(HasSubstr("missing"))) << taken;
+    EXPECT_THAT((*reader)->loss(), HasSubstr("missing")) << taken;
     const std::vector<Event> events = ReadAll(**reader);
-    EXPECT_EQ(events.size() + (*reader)->summary().damaged_events, program.events().size()) << taken;
-    EXPECT_TRUE(IsAllButOneRange(events, program.events())) << taken;
+    EXPECT_EQ(events.size() + (*reader)->summary().damaged_events, written.size()) << taken;
+    EXPECT_TRUE(IsAllButOneRange(events, written)) << taken;
   }
 }
 
@@ -339,18 +342,12 @@ TEST_F(TraceFileTest, CheckpointsComeHoweverManyObjectsLive) {
 
 TEST_F(TraceFileTest, NoCheckpointComesWhereTheKnownEndIsNear) {
   const auto checkpoints = [this](std::uint64_t expected_events) -> std::uint64_t {
-    TraceWriterOptions options;
-    options.block_events = 100;
-    options.checkpoint_interval_events = 1000;
-    options.checkpoint_limit_events = 1000;
+    TraceWriterOptions options = SmallBlocks(100, 1000);
     options.expected_events = expected_events;
-    auto writer = Create(options);
-    RandomProgram program(*writer, 1'000'000);
-    program.Run(3500, 0, 20);
-    EXPECT_TRUE(writer->Finish().ok());
+    const std::vector<Event> written = WriteRandom(3500, options);
     auto reader = TraceReader::Open(path_);
     if (!reader.ok()) return ~0u;
-    EXPECT_TRUE(ReadAll(**reader) == program.events());
+    EXPECT_TRUE(ReadAll(**reader) == written);
     return (*reader)->summary().checkpoint_count;
   };
   const std::uint64_t unknown = checkpoints(0);
@@ -361,14 +358,7 @@ TEST_F(TraceFileTest, NoCheckpointComesWhereTheKnownEndIsNear) {
 }
 
 TEST_F(TraceFileTest, ReadingStartsAtACheckpoint) {
-  TraceWriterOptions options;
-  options.block_events = 1000;
-  options.checkpoint_interval_events = 3000;
-  options.checkpoint_limit_events = 3000;
-  auto writer = Create(options);
-  RandomProgram program(*writer, 1'000'000);
-  program.Run(60'000, 0, 20);
-  ASSERT_TRUE(writer->Finish().ok());
+  const std::vector<Event> written = WriteRandom(60'000, SmallBlocks(1000, 3000));
   auto reader = TraceReader::Open(path_);
   ASSERT_TRUE(reader.ok());
   ASSERT_TRUE((*reader)->Seek(50'000).ok());
@@ -389,7 +379,7 @@ TEST_F(TraceFileTest, ReadingStartsAtACheckpoint) {
       break;
     }
   };
-  for (std::uint64_t i = 0; i < from; ++i) apply(program.events()[i], expected);
+  for (std::uint64_t i = 0; i < from; ++i) apply(written[i], expected);
   for (const Event& event : restored->events) apply(event, found);
   EXPECT_EQ(found, expected);
   std::uint64_t at = from;
@@ -398,9 +388,9 @@ TEST_F(TraceFileTest, ReadingStartsAtACheckpoint) {
     ASSERT_TRUE(block.ok());
     if (block->events.empty()) break;
     ASSERT_EQ(block->first_event, at);
-    for (const Event& event : block->events) ASSERT_EQ(event, program.events()[at++]);
+    for (const Event& event : block->events) ASSERT_EQ(event, written[at++]);
   }
-  EXPECT_EQ(at, program.events().size());
+  EXPECT_EQ(at, written.size());
 }
 
 TEST_F(TraceFileTest, ASizeLimitEndsTheTraceCleanly) {
