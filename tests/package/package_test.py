@@ -60,7 +60,7 @@ def main():
         assert set(packages) == {"heaptape", "libheaptape-trace0", "libheaptape-trace-dev"}, packages
         files = check_contents(packages)
         lintian = subprocess.run(["lintian", "--allow-root", "--fail-on", "error", "--tag-display-limit", "0", *map(str, packages.values())],
-                                 capture_output=True, text=True)
+                                 capture_output=True, text=True, env={**os.environ, "TMPDIR": str(folder)})
         assert lintian.returncode == 0, lintian.stdout + lintian.stderr
         warnings = lintian.stdout.count("W: ")
         depends = run(["dpkg-deb", "-f", packages["heaptape"], "Depends"]).strip()

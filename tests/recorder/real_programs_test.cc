@@ -157,7 +157,7 @@ INSTANTIATE_TEST_SUITE_P(
         RealProgram{"perl_on_tcmalloc", PerlOn("libtcmalloc_minimal.so.4"), "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4", ""},
         RealProgram{"perl_on_mimalloc", PerlOn("$(ls /usr/lib/x86_64-linux-gnu/libmimalloc.so.* | head -1)"), "perl", ""},
         RealProgram{"node", kNode, "node", ""},
-        RealProgram{"java", "RECORD java -XX:+PrintFlagsFinal -version > flags && wc -l < flags", "java", ""},
+        RealProgram{"java", "RECORD java -XX:-UsePerfData -XX:+PrintFlagsFinal -version > flags && wc -l < flags", "java", ""},
         RealProgram{"nginx", kNginx, "/usr/sbin/nginx", "--children"},
         RealProgram{"redis", kRedis, "redis-benchmark", ""}),
     [](const auto& info) { return info.param.name; });

@@ -38,13 +38,7 @@ TEST(RecordProcesses, AskedForAForkedChildBeginsWithItsParentsLiveSet) {
   options.children = 1;
   const Recorded recorded = RecordAndCheck({TestProgram("forks"), "3"}, folder.File("parent.tape"), options);
   EXPECT_EQ(recorded.launch.exit_status, 0);
-  const auto finished = [&] {
-    const std::vector<std::string> names = folder.Names();
-    return names.size() == 4 && std::none_of(names.begin(), names.end(), [](const std::string& name) {
-             return absl::EndsWith(name, ".part");
-           });
-  };
-  ASSERT_TRUE(Eventually(finished));
+  ASSERT_TRUE(Eventually([&] { return folder.Finished(4); }));
   for (const std::string& name : folder.Names()) {
     if (name == "parent.tape") continue;
     const ReadTrace child = ReadAndCheck(folder.File(name));

@@ -114,7 +114,10 @@ TEST(RecordStacks, OfAProgramThatForks) {
   options.children = 1;
   const Recorded recorded = RecordAndCheck({TestProgram("forks"), "3"}, folder.File("x.tape"), options);
   EXPECT_EQ(recorded.launch.exit_status, 0);
-  EXPECT_FALSE(recorded.trace.stacks.empty());
+  ASSERT_TRUE(Eventually([&] { return folder.Finished(4); }));
+  for (const std::string& name : folder.Names()) {
+    EXPECT_FALSE(ReadAndCheck(folder.File(name)).stacks.empty()) << name;
+  }
 }
 
 }  // namespace

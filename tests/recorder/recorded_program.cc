@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 
@@ -20,8 +21,12 @@ TemporaryFolder::TemporaryFolder() {
 }
 
 TemporaryFolder::~TemporaryFolder() {
-  std::error_code error;
-  std::filesystem::remove_all(path_, error);
+  // While it is removed the writer of some child may finish a file in it.
+  Eventually([&] {
+    std::error_code error;
+    std::filesystem::remove_all(path_, error);
+    return !std::filesystem::exists(path_, error);
+  });
 }
 
 std::vector<std::string> TemporaryFolder::Names() const {
@@ -29,6 +34,12 @@ std::vector<std::string> TemporaryFolder::Names() const {
   for (const auto& entry : std::filesystem::directory_iterator(path_)) names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
+}
+
+bool TemporaryFolder::Finished(std::size_t files) const {
+  const std::vector<std::string> names = Names();
+  return names.size() == files &&
+         std::none_of(names.begin(), names.end(), [](const std::string& name) { return absl::EndsWith(name, ".part"); });
 }
 
 ReadTrace ReadAndCheck(const std::string& path, std::uint64_t keep) {

@@ -28,6 +28,8 @@ class TemporaryFolder {
   std::string File(const std::string& name) const { return path_ + "/" + name; }
   const std::string& path() const { return path_; }
   std::vector<std::string> Names() const;
+  // Whether it holds so many files, all of them finished recordings.
+  bool Finished(std::size_t files) const;
 
  private:
   std::string path_;
