@@ -216,9 +216,10 @@ absl::StatusOr<LaunchResult> RunRecorded(const std::vector<std::string>& argumen
 
   int report[2];
   if (pipe(report) != 0) return absl::ErrnoToStatus(errno, "pipe");
-  RecorderOptions recorder = options.recorder;
-  recorder.report_fd = static_cast<std::uint64_t>(report[1]);
-  const std::string text = FormatOptions(recorder);
+  struct stat pipe_info;
+  if (fstat(report[1], &pipe_info) != 0) return absl::ErrnoToStatus(errno, "pipe");
+  const std::string report_name = absl::StrCat(report[1], ":", pipe_info.st_dev, ":", pipe_info.st_ino);
+  const std::string text = FormatOptions(options.recorder);
   const char* others = std::getenv("LD_PRELOAD");
   const std::string preload = absl::StrCat(options.preload_path, others && *others ? ":" : "", others ? others : "");
   std::vector<char*> argv;
@@ -232,6 +233,7 @@ absl::StatusOr<LaunchResult> RunRecorded(const std::vector<std::string>& argumen
     setenv("LD_PRELOAD", preload.c_str(), 1);
     setenv("HEAPTAPE_OUTPUT", result.output.c_str(), 1);
     setenv("HEAPTAPE_OPTIONS", text.c_str(), 1);
+    setenv("HEAPTAPE_REPORT", report_name.c_str(), 1);
     execv(program->c_str(), argv.data());
     const std::string message = absl::StrCat("heaptape: ", *program, ": ", std::strerror(errno), "\n");
     (void)!write(2, message.data(), message.size());

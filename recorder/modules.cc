@@ -1,12 +1,10 @@
 #include "recorder/modules.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "recorder/process_info.h"
 
 namespace heaptape {
@@ -17,7 +15,7 @@ constexpr std::uint64_t kPauseNs = 10'000'000;  // between two readings, however
 
 }  // namespace
 
-Modules::Modules(pid_t pid) : maps_(open(absl::StrCat("/proc/", pid, "/maps").c_str(), O_RDONLY | O_CLOEXEC)) {
+Modules::Modules(int maps) : maps_(maps) {
   Read(0);  // a short program may have ended before its first stack is read
 }
 

@@ -34,8 +34,9 @@ unsigned Log2Alignment(std::uint64_t alignment) {
 
 class Writer final : public TraceWriter {
  public:
-  Writer(int descriptor, std::string path, const TraceInfo& info, const TraceWriterOptions& options)
-      : descriptor_(descriptor), path_(std::move(path)), info_(info), options_(options), zstd_(ZSTD_createCCtx()) {
+  // `path` is empty where nothing is to be renamed.
+  Writer(int descriptor, std::string path, std::string name, const TraceInfo& info, const TraceWriterOptions& options)
+      : descriptor_(descriptor), path_(std::move(path)), name_(std::move(name)), info_(info), options_(options), zstd_(ZSTD_createCCtx()) {
     options_.block_events = std::clamp<std::uint32_t>(options_.block_events, 1, format::kMaxBlockEvents);
     resolution_ns_ = std::max<std::uint64_t>(info.time_resolution_ns, 1);
     threads_.assign(1, true);
@@ -186,7 +187,7 @@ class Writer final : public TraceWriter {
     if (status_.ok()) status_ = std::move(status);
   }
 
-  std::string Name() const { return path_.empty() ? "trace" : path_; }
+  const std::string& Name() const { return name_; }
 
   // Writes all or, where that fails, cuts the file back to where it was.
   bool Write(const Bytes& first, const Bytes& second) {
@@ -404,6 +405,7 @@ class Writer final : public TraceWriter {
 
   int descriptor_;
   std::string path_;
+  std::string name_;
   TraceInfo info_;
   TraceWriterOptions options_;
   ZSTD_CCtx* zstd_;
@@ -466,14 +468,15 @@ absl::StatusOr<std::unique_ptr<TraceWriter>> TraceWriter::Create(const std::stri
     if (errno == EEXIST) return absl::AlreadyExistsError(absl::StrCat(text, "; move it away or choose another name"));
     return absl::UnavailableError(text);
   }
-  auto writer = std::make_unique<Writer>(descriptor, path, info, options);
+  auto writer = std::make_unique<Writer>(descriptor, path, path, info, options);
   if (!writer->status().ok()) return writer->status();
   return writer;
 }
 
 absl::StatusOr<std::unique_ptr<TraceWriter>> TraceWriter::CreateOnDescriptor(int descriptor, const TraceInfo& info,
-                                                                             const TraceWriterOptions& options) {
-  auto writer = std::make_unique<Writer>(descriptor, "", info, options);
+                                                                             const TraceWriterOptions& options,
+                                                                             const std::string& name) {
+  auto writer = std::make_unique<Writer>(descriptor, "", name, info, options);
   if (!writer->status().ok()) return writer->status();
   return writer;
 }

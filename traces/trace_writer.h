@@ -44,9 +44,11 @@ class TraceWriter {
   // Creates PATH.part; PATH itself appears only with Finish().
   static absl::StatusOr<std::unique_ptr<TraceWriter>> Create(const std::string& path, const TraceInfo& info,
                                                              const TraceWriterOptions& options = {});
-  // Writes through a descriptor that is already open (and is closed with the writer). Nothing is renamed.
+  // Writes through a descriptor that is already open (and is closed with the writer). Nothing is renamed; `name` is for
+  // messages.
   static absl::StatusOr<std::unique_ptr<TraceWriter>> CreateOnDescriptor(int descriptor, const TraceInfo& info,
-                                                                         const TraceWriterOptions& options = {});
+                                                                         const TraceWriterOptions& options = {},
+                                                                         const std::string& name = "trace");
   virtual ~TraceWriter() = default;
 
   // A successful allocation; `op` is one for which StartsObject() holds (kRealloc means realloc(NULL, n)).
