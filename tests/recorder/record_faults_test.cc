@@ -235,6 +235,62 @@ TEST(RecordControl, SuspendedStartStopFlushStatus) {
   EXPECT_EQ(Shell(absl::StrCat(HEAPTAPE_PROGRAM, " ctl 1 status")).status, 1);
 }
 
+// --- killed at any moment ---------------------------------------------------------------------------------------
+
+// Thirty times where HEAPTAPE_LONG_TESTS is set.
+int Kills() { return std::getenv("HEAPTAPE_LONG_TESTS") ? 30 : 4; }
+
+struct Victim {
+  std::string name;
+  std::string command;
+};
+
+std::vector<Victim> Victims(const TemporaryFolder& folder) {
+  std::ofstream(folder.File("torrc")) << "DataDirectory " << folder.File("data") << "\nDisableNetwork 1\nSocksPort 0\nLog err stdout\n";
+  return {{"threads", TestProgram("crowd") + " 3 60000"},
+          {"redis", absl::StrCat("redis-server --port 0 --unixsocket ", folder.File("s"), " --save '' --daemonize no --dir ", folder.path())},
+          {"tor", "tor -f " + folder.File("torrc")}};
+}
+
+TEST(RecordKilled, TheProgramAtAnyMoment) {
+  for (int i = 0; i < Kills(); ++i) {
+    TemporaryFolder folder;
+    for (const Victim& victim : Victims(folder)) {
+      std::filesystem::remove(folder.File("x.tape"));
+      Running running(folder, "-v -o " + folder.File("x.tape"), victim.command);
+      pid_t program, writer;
+      ASSERT_TRUE(running.Find(&program, &writer)) << victim.name << running.Output();
+      std::this_thread::sleep_for(std::chrono::milliseconds((i * 37 + 11) % 200));
+      kill(program, SIGKILL);
+      EXPECT_EQ(running.Wait(), 128 + SIGKILL) << victim.name;
+      const ReadTrace trace = ReadAndCheck(folder.File("x.tape"));
+      EXPECT_TRUE(trace.summary.complete) << victim.name;
+      EXPECT_TRUE(trace.damage.empty()) << victim.name;
+      // A thread that is killed between taking a number and publishing its event loses that one.
+      EXPECT_LE(trace.summary.lost_events, 3u) << victim.name;
+      EXPECT_GT(trace.summary.event_count, 0u) << victim.name;
+    }
+  }
+}
+
+TEST(RecordKilled, TheWriterAtAnyMoment) {
+  for (int i = 0; i < Kills(); ++i) {
+    TemporaryFolder folder;
+    Running running(folder, "--max-wait 2s -o " + folder.File("x.tape"), TestProgram("crowd") + " 3 2500");
+    pid_t program, writer;
+    ASSERT_TRUE(running.Find(&program, &writer));
+    ASSERT_EQ(Shell(absl::StrCat(HEAPTAPE_PROGRAM, " ctl ", program, " flush")).status, 0);
+    std::this_thread::sleep_for(std::chrono::milliseconds((i * 37 + 11) % 300));
+    kill(writer, SIGKILL);
+    running.Wait();
+    EXPECT_THAT(running.Output(), HasSubstr("crowd: 3 threads, 0 children, 0 failures"));
+    const ReadTrace trace = ReadAndCheck(folder.File("x.tape.part"));
+    EXPECT_FALSE(trace.summary.complete);
+    EXPECT_TRUE(trace.damage.empty());
+    EXPECT_GT(trace.summary.event_count, 0u);
+  }
+}
+
 // Of x.tape, until the third is finished; the program is ended then.
 void RecordThreeSegments(const TemporaryFolder& folder, const std::string& options) {
   Running running(folder, "--segment-time 1s " + options + " -o " + folder.File("x.tape"), Busy(60000));
