@@ -462,6 +462,7 @@ class Writer {
       recording_->Drain();
       if (last_look) {
         LookAtLiveBlocks();
+        SampleMemory(now);
         region_->last_look_done.store(1, std::memory_order_release);
       }
       MindGap(now);
@@ -693,7 +694,7 @@ class Writer {
     AllowForks(now);
     if (now - last_flush_ >= kFlushInterval) {
       last_flush_ = now;
-      (void)recording_->Flush();
+      recording_->FlushAtMark();
     }
     if (now < next_second_) return true;
     next_second_ = now + kSecond;
