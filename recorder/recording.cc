@@ -116,8 +116,12 @@ void Recording::Take(const OrderedEvent& event) {
 void Recording::ApplyMarks(std::uint64_t number) {
   while (!marks_.empty() && marks_.front().number <= number) {
     time_ns_ = std::max(time_ns_, marks_.front().time_ns);
+    const std::uint64_t events = writer_->event_count();
     writer_->Time(time_ns_ - segment_start_ns_);
     marks_.pop_front();
+    if (!flush_at_mark_ || writer_->event_count() == events) continue;
+    flush_at_mark_ = false;
+    (void)Flush();
   }
 }
 
@@ -349,7 +353,6 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
 void Recording::Resident(ResidentSample sample) {
   time_ns_ = std::max(time_ns_, sample.time_ns);
   sample.time_ns -= std::min(sample.time_ns, segment_start_ns_);
-  sample.event_number = writer_->event_count();
   writer_->Resident(sample);
 }
 

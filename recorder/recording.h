@@ -104,6 +104,8 @@ class Recording {
   // Begins a new segment where one is due; keeps the total within its bound.
   void RotateIfDue(std::uint64_t time_ns);
   absl::Status Flush() { return writer_->Flush(); }
+  // Flushes with the next time mark: where a block ends shall tell no more of time than the marks do.
+  void FlushAtMark() { flush_at_mark_ = true; }
   absl::Status Finish();
   // Once this is an error no other call than Finish() may follow.
   absl::Status status() const { return rotation_error_.ok() ? writer_->status() : rotation_error_; }
@@ -196,6 +198,7 @@ class Recording {
   std::uint64_t segment_number_ = 0;
   std::uint64_t segment_start_ns_ = 0;
   std::uint64_t time_ns_ = 0;
+  bool flush_at_mark_ = false;
   absl::Status rotation_error_;
   std::deque<std::pair<FileName, std::uint64_t>> finished_segments_;  // with bytes
 };

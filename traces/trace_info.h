@@ -44,7 +44,7 @@ struct TraceInfo {
 // Ground truth: the recorded process's memory as the kernel told it at `time_ns`. In bytes.
 struct ResidentSample {
   std::uint64_t time_ns = 0;
-  std::uint64_t event_number = 0;   // events of the trace before the sample
+  std::uint64_t event_number = 0;   // events of the trace before the sample: up to the last time mark, that one included
   std::uint64_t rss_bytes = 0;      // total resident
   std::uint64_t anonymous_bytes = 0;
   std::uint64_t non_heap_bytes = 0;  // part of anonymous that is not the allocator's: stacks, data, own mmaps

@@ -58,14 +58,24 @@ struct EventBlock {
   std::span<const std::uint64_t> object_numbers;
 };
 
+// How much memory reading may take, and what the reader's caller keeps of each object beside it. What does not depend on the
+// trace's content is not counted: some 200 MiB at most (FORMAT.md, "Memory of a reader").
+struct ReadLimits {
+  std::uint64_t memory_limit_bytes = 0;  // 0: DefaultMemoryLimit()
+  std::uint64_t bytes_per_live_object = 0;
+  std::uint64_t bytes_per_object = 0;    // of each that was ever started
+};
+
 class TraceReader {
  public:
   // Maps the file and checks every block's checksum, so that summary() and damage() tell the whole truth
   // from the start. NotFound, InvalidArgument ("not a heaptape trace"), DataLoss with file and offset.
-  static absl::StatusOr<std::unique_ptr<TraceReader>> Open(const std::string& path);
+  // ResourceExhausted, here and from every call that reads: the trace needs, or says that it needs, more than `limits` allow.
+  // It comes before the memory is taken.
+  static absl::StatusOr<std::unique_ptr<TraceReader>> Open(const std::string& path, const ReadLimits& limits = {});
   // Reads from memory, which must outlive the reader. `name` stands in messages.
   static absl::StatusOr<std::unique_ptr<TraceReader>> OpenBuffer(std::span<const std::uint8_t> bytes,
-                                                                 const std::string& name);
+                                                                 const std::string& name, const ReadLimits& limits = {});
   virtual ~TraceReader() = default;
 
   virtual const TraceInfo& info() const = 0;

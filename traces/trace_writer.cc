@@ -9,6 +9,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -115,11 +116,19 @@ class Writer final : public TraceWriter {
     if (step <= step_ || !Ready()) return;
     encoder_.Mark(step - step_);
     step_ = step;
+    marked_events_ = event_count();
     digest_.Add(Event{Op::kTime, 0, 0, 0, step * resolution_ns_});
   }
 
   void Resident(const ResidentSample& sample) override {
-    if (Ready()) side_.Add(sample);
+    if (!Ready()) return;
+    const std::uint64_t step = sample.time_ns / resolution_ns_;
+    if (resident_step_ && step <= *resident_step_) return;
+    resident_step_ = step;
+    ResidentSample coarse = sample;
+    coarse.time_ns = step * resolution_ns_;
+    coarse.event_number = marked_events_;
+    side_.Add(coarse);
   }
   void Touched(const TouchRecord& record) override {
     if (!Ready()) return;
@@ -427,6 +436,8 @@ class Writer final : public TraceWriter {
   std::uint64_t peak_live_objects_ = 0;
   std::uint64_t lost_events_ = 0;
   std::uint64_t step_ = 0;
+  std::uint64_t marked_events_ = 0;             // up to the last time mark, that one included
+  std::optional<std::uint64_t> resident_step_;  // of the last resident sample
   EventDigest digest_, touch_digest_;
 
   // At the start of the block that is being filled.

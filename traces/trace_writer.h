@@ -73,6 +73,8 @@ class TraceWriter {
   // the trace's resolution: marks that fall into the same step as the last are dropped.
   virtual void Time(std::uint64_t time_ns) = 0;
 
+  // Samples tell no more of time than the marks do: `time_ns` is rounded down to the trace's resolution, a second sample of the
+  // same step is dropped, and event_number is set to the number of events up to the last mark. In the order of their time.
   virtual void Resident(const ResidentSample& sample) = 0;
   virtual void Touched(const TouchRecord& record) = 0;
   virtual std::uint32_t AddModule(const Module& module) = 0;

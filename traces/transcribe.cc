@@ -5,18 +5,20 @@
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
+#include "traces/huge_table.h"
 
 namespace heaptape {
 namespace {
 
 struct LiveObject {
-  std::uint64_t number = 0;  // in the source
-  std::uint64_t size = 0;
-  std::uint32_t slot = 0;    // in the copy
-  Op op = Op::kMalloc;
-  std::uint8_t flags = 0;
-  bool live = false;
+  std::uint64_t number;  // in the source
+  std::uint64_t size;
+  std::uint32_t slot;    // in the copy
+  Op op;
+  std::uint8_t flags;
+  bool live;
 };
+static_assert(sizeof(LiveObject) == 24);
 
 class Transcriber {
  public:
@@ -84,7 +86,7 @@ class Transcriber {
     awaited_threads_ = threads_;
     if (std::find(threads_.begin(), threads_.end(), true) == threads_.end()) awaited_threads_[0] = true;
     threads_.assign(1, true);
-    objects_.clear();
+    objects_ = HugeTable<LiveObject>();
     inherited_.clear();
     event_before_ += event_;
     event_ = next_number_ = 0;
@@ -134,7 +136,10 @@ class Transcriber {
     first_copied_number_ = next_number_;
     first_copied_event_ = event_;
     const std::uint16_t thread = writer_.BeginWithThreads(threads_);
+    const auto live = static_cast<std::size_t>(std::count_if(objects_.begin(), objects_.end(), [](const LiveObject& object) { return object.live; }));
     std::vector<LiveObject*> order;
+    order.reserve(live);
+    inherited_.reserve(live);
     for (LiveObject& object : objects_)
       if (object.live) order.push_back(&object);
     std::sort(order.begin(), order.end(), [](const LiveObject* a, const LiveObject* b) { return a->number < b->number; });
@@ -179,10 +184,7 @@ class Transcriber {
     while (threads_.size() > 1 && !threads_.back()) threads_.pop_back();
   }
 
-  LiveObject& At(std::uint32_t slot) {
-    if (slot >= objects_.size()) objects_.resize(std::max<std::size_t>(std::size_t{slot} + 1, objects_.size() * 3 / 2));
-    return objects_[slot];
-  }
+  LiveObject& At(std::uint32_t slot) { return objects_.At(slot); }
 
   void Apply(const Event& event, std::uint64_t number) {
     const bool realloc = event.op == Op::kRealloc || event.op == Op::kReallocArray;
@@ -238,10 +240,10 @@ class Transcriber {
   void WriteResident() {
     for (; next_resident_ < resident_.size() && resident_[next_resident_].event_number <= event_; ++next_resident_) {
       ResidentSample sample = resident_[next_resident_];
-      if (!begun_ || sample.time_ns < options_.from_ns || sample.event_number < first_copied_event_ || sample.time_ns >= options_.to_ns)
-        continue;
+      // Before the first mark of a later segment a sample is of no event of that segment's own.
+      const bool before = sample.event_number < first_copied_event_ && !(follows_ && sample.event_number == 0);
+      if (!begun_ || before || sample.time_ns < options_.from_ns || sample.time_ns >= options_.to_ns) continue;
       sample.time_ns += time_ns_ - options_.from_ns;
-      sample.event_number = writer_.event_count();
       writer_.Resident(sample);
     }
   }
@@ -269,7 +271,7 @@ class Transcriber {
   bool begun_ = false;
   bool follows_ = false;  // this is a later segment of the recording
   bool restoring_ = false;
-  std::vector<LiveObject> objects_;  // by the source's slot
+  HugeTable<LiveObject> objects_;    // by the source's slot
   std::vector<bool> threads_ = std::vector<bool>(1, true);
   std::uint64_t event_ = 0;          // of the source, read so far
   std::uint64_t next_number_ = 0;    // of the source's next object
@@ -307,6 +309,7 @@ absl::Status Join(std::span<TraceReader* const> segments, TraceWriter& writer, c
     if (joined != nullptr) *joined = i;
     if (i > 0) transcriber.Follow(segments[i]->info().segment_start_ns - segments[0]->info().segment_start_ns);
     if (absl::Status status = transcriber.Run(*segments[i], i + 1 == segments.size()); !status.ok()) return status;
+    if (absl::Status status = segments[i]->Seek(0); !status.ok()) return status;  // so that it lets go of its live set
   }
   return absl::OkStatus();
 }

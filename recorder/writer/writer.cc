@@ -293,7 +293,7 @@ bool Writer::Housekeep(std::uint64_t now) {
   AllowForks(now);
   if (now - last_flush_ >= kFlushInterval) {
     last_flush_ = now;
-    (void)recording_->Flush();
+    recording_->FlushAtMark();
   }
   return now < next_second_ || HousekeepEachSecond(now);
 }
@@ -395,6 +395,7 @@ void Writer::PublishStatus(std::uint64_t now) {
 
 bool Writer::GrantWish() {
   ProbeLiveBlocks();
+  SampleMemory(Now() - start_ns_);
   const bool finish = region_->wish.load(std::memory_order_acquire) == LastWish::kFinish;
   if (finish) {
     region_->generation.store(0, std::memory_order_release);

@@ -52,7 +52,7 @@ class Reducer {
   absl::StatusOr<Reduction> Run(const std::string& input, const std::string& output) {
     // Also the proof that a filtered trace still shows the difference: side records are gone from it.
     current_ = Candidate();
-    absl::StatusOr<FilteredTrace> copied = FilterTrace(input, current_, {}, options_.cancelled);
+    absl::StatusOr<FilteredTrace> copied = FilterTrace(input, current_, {}, options_.cancelled, options_.memory_limit_bytes);
     if (!copied.ok()) return copied.status();
     absl::StatusOr<Pair> pair = measure_(current_);
     if (!pair.ok()) return pair.status();
@@ -95,7 +95,7 @@ class Reducer {
   absl::StatusOr<bool> Try(const std::string& what, const TraceFilter& filter) {
     if (result_.steps.size() >= options_.max_steps) return false;
     const std::string path = Candidate();
-    absl::StatusOr<FilteredTrace> trace = FilterTrace(current_, path, filter, options_.cancelled);
+    absl::StatusOr<FilteredTrace> trace = FilterTrace(current_, path, filter, options_.cancelled, options_.memory_limit_bytes);
     if (!trace.ok()) return trace.status();
     std::error_code error;
     const bool smaller = trace->events < result_.reduced.events || trace->threads < result_.reduced.threads ||

@@ -87,7 +87,7 @@ absl::StatusOr<int> Check(const CheckArguments& arguments, const std::atomic<boo
     threshold = *std::move(parsed);
   }
   // A trace that can't be read is no commit's fault.
-  const absl::StatusOr<FleetTrace> trace = DescribeTrace(arguments.judge.trace);
+  const absl::StatusOr<FleetTrace> trace = DescribeTrace(arguments.judge.trace, arguments.judge.replay);
   if (!trace.ok()) return trace.status();
   const std::uint64_t events = trace->report.trace.events;
   if (!arguments.baseline.empty()) {

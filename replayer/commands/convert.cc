@@ -16,6 +16,7 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
 #include "replayer/commands/interrupt.h"
+#include "replayer/commands/memory_limit.h"
 #include "replayer/commands/talk.h"
 #include "traces/convert/formats.h"
 #include "traces/format.h"
@@ -27,6 +28,7 @@ struct Arguments {
   std::string input, output, from, to;
   std::uint64_t resolution_ns = 1'000'000;
   bool force = false;
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
@@ -74,7 +76,7 @@ absl::Status Import(const Arguments& arguments) {
     if (!created.ok()) return created.status();
     trace.emplace(*std::move(created));
     return &trace->writer();
-  });
+  }, name, arguments.memory_limit_bytes);
   const absl::Status read = format->read(in, program);
   if (interrupted) return absl::CancelledError("interrupted");
   if (const absl::Status taken = program.Finish(); !taken.ok()) return taken;
@@ -92,7 +94,7 @@ absl::Status Import(const Arguments& arguments) {
 
 absl::Status Export(const Arguments& arguments) {
   const ForeignFormat* format = FindForeignFormat(arguments.to);
-  auto reader = TraceReader::Open(arguments.input);
+  auto reader = TraceReader::Open(arguments.input, LimitTo(arguments.memory_limit_bytes));
   if (!reader.ok()) return reader.status();
   if (arguments.force && arguments.output != "-") unlink(arguments.output.c_str());
   auto file = Open(arguments.output, true);
@@ -155,6 +157,7 @@ void AddConvert(CLI::App& program, int& status) {
       ->transform(CLI::AsNumberWithUnit(kUnits, CLI::AsNumberWithUnit::UNIT_REQUIRED, "TIME"))
       ->check(CLI::PositiveNumber);
   command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "What the other side cannot hold is said. Formats:\n" + list +
       "Examples:\n"

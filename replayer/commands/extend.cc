@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/interrupt.h"
+#include "replayer/commands/memory_limit.h"
 #include "replayer/commands/progress.h"
 #include "replayer/export/format.h"
 #include "traces/extend.h"
@@ -22,6 +23,7 @@ struct ExtendArguments {
   std::string input, output;
   double days = 10, from_seconds = -1, to_seconds = 0, pace = 1;
   bool keep_growth = false;
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 void Describe(const ExtendSummary& summary, const TraceWriter& writer, const ExtendArguments& arguments) {
@@ -44,7 +46,7 @@ void Describe(const ExtendSummary& summary, const TraceWriter& writer, const Ext
 }
 
 absl::Status Run(const ExtendArguments& arguments) {
-  const auto reader = TraceReader::Open(arguments.input);
+  const auto reader = TraceReader::Open(arguments.input, LimitTo(arguments.memory_limit_bytes, kExtendBytes));
   if (!reader.ok()) return reader.status();
   const double recorded_seconds = static_cast<double>((*reader)->summary().duration_ns) / kNsPerSecond;
   const double from = arguments.from_seconds < 0 ? recorded_seconds / 2 : arguments.from_seconds;
@@ -56,7 +58,8 @@ absl::Status Run(const ExtendArguments& arguments) {
                         .stretch_end_ns = static_cast<std::uint64_t>(arguments.to_seconds * kNsPerSecond),
                         .duration_ns = static_cast<std::uint64_t>(arguments.days * kSecondsPerDay * kNsPerSecond),
                         .pace = arguments.pace,
-                        .keep_growth = arguments.keep_growth};
+                        .keep_growth = arguments.keep_growth,
+                        .memory_limit_bytes = arguments.memory_limit_bytes};
   TraceInfo info = (*reader)->info();
   // Nobody shall take it for a recording.
   info.program += " (extended)";
@@ -93,6 +96,7 @@ void AddExtend(CLI::App& program, int& status) {
   command->add_option("--to", arguments->to_seconds, "Where it ends (default: with the trace)")->type_name("SECONDS")->check(CLI::PositiveNumber);
   command->add_option("--pace", arguments->pace, "A recorded second of the stretch counts as so many")->capture_default_str()->check(CLI::Range(1e-6, 1e6));
   command->add_flag("--keep-growth", arguments->keep_growth, "What the stretch leaves alive stays, in every repetition");
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "The recording up to the end of the stretch stands in the long trace once, then the stretch is repeated:\n"
       "objects freed in it that are older than it stand for those the repetition before left alive. It shows\n"

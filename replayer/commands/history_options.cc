@@ -119,7 +119,7 @@ void AddJudgeOptions(CLI::App& command, JudgeOptions& options) {
       ->transform(one_of(kTouches))->type_name("recorded|full|none");
   command.add_option("--cpus", options.replay.cpu_count, "CPUs the allocator is told of (default: as recorded)")
       ->check(CLI::Range(1u, 4096u).description(""))->type_name("N");
-  command.add_option("--memory-limit", options.replay.memory_limit_bytes, "End a replay that takes more, e.g. 8GiB")
+  command.add_option("--memory-limit", options.replay.memory_limit_bytes, "End a replay whose heap takes more, e.g. 8GiB (default: its share of three quarters of the memory available)")
       ->transform(CLI::AsSizeValue(false).description(""))->type_name("SIZE");
 }
 
@@ -175,7 +175,7 @@ absl::StatusOr<std::unique_ptr<HistorySession>> HistorySession::Open(const Histo
   for (const std::string& file : {options.output, options.chart, options.issue}) {
     if (absl::Status writable = CheckWritable(file); !writable.ok()) return writable;
   }
-  absl::StatusOr<FleetTrace> trace = DescribeTrace(options.judge.trace);
+  absl::StatusOr<FleetTrace> trace = DescribeTrace(options.judge.trace, options.judge.replay);
   if (!trace.ok()) return trace.status();
   session->trace_ = std::move(trace->report);
 

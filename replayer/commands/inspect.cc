@@ -13,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "nlohmann/json.hpp"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/memory_limit.h"
 #include "replayer/export/format.h"
 #include "replayer/export/text_table.h"
 #include "traces/statistics.h"
@@ -36,10 +37,10 @@ struct Inspection {
   std::vector<Module> modules;
 };
 
-absl::StatusOr<Inspection> Inspect(const std::string& path) {
+absl::StatusOr<Inspection> Inspect(const std::string& path, std::uint64_t memory_limit_bytes) {
   Inspection found;
   found.path = path;
-  auto reader = TraceReader::Open(path);
+  auto reader = TraceReader::Open(path, LimitTo(memory_limit_bytes, kStatisticsBytes));
   if (!reader.ok()) return reader.status();
   found.reader = *std::move(reader);
   auto statistics = GatherStatistics(*found.reader);
@@ -330,6 +331,7 @@ void AddInspect(CLI::App& program, int& status) {
   struct Options {
     std::string path;
     std::string format = "text";
+    std::uint64_t memory_limit_bytes = 0;
   };
   auto options = std::make_shared<Options>();
   CLI::App* command = program.add_subcommand("inspect", "Shows what is in a trace");
@@ -337,12 +339,13 @@ void AddInspect(CLI::App& program, int& status) {
   command->add_option("--format", options->format, "text or json")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
+  AddMemoryLimit(*command, options->memory_limit_bytes);
   command->footer(
       "Examples:\n"
       "  heaptape inspect guard.tape\n"
       "  heaptape inspect --format json guard.tape | jq .bytes_per_event");
   command->callback([options, &status] {
-    const auto found = Inspect(options->path);
+    const auto found = Inspect(options->path, options->memory_limit_bytes);
     if (!found.ok()) {
       status = Fail(found.status());
       return;

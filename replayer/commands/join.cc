@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
+#include "replayer/commands/memory_limit.h"
 #include "replayer/export/format.h"
 
 namespace heaptape::commands {
@@ -19,6 +20,7 @@ struct Arguments {
   std::vector<std::string> inputs;
   std::string output;
   bool force = false;
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 struct Segment {
@@ -38,7 +40,7 @@ TraceInfo RecordingOf(const Segment& segment) {
 absl::Status Join(const Arguments& arguments) {
   std::vector<Segment> segments;
   for (const std::string& path : arguments.inputs) {
-    auto reader = TraceReader::Open(path);
+    auto reader = TraceReader::Open(path, LimitTo(arguments.memory_limit_bytes, kJoinBytes));
     if (!reader.ok()) return reader.status();
     segments.push_back({path, *std::move(reader)});
   }
@@ -73,7 +75,7 @@ absl::Status Join(const Arguments& arguments) {
     return absl::FailedPreconditionError(absl::StrCat(segments[at].path, ": does not go on where ", segments[at - 1].path, " ends (", joined.message(),
                                                       "), so one of the two is damaged there: heaptape verify says which. Join those before and those from here on by themselves"));
   if (!joined.ok()) return joined;
-  auto whole = TraceReader::Open(arguments.output);
+  auto whole = TraceReader::Open(arguments.output, LimitTo(arguments.memory_limit_bytes));
   if (!whole.ok()) return whole.status();
   const TraceSummary& summary = (*whole)->summary();
   std::fprintf(stderr, "%s: %zu segments, %s events in %s\n", arguments.output.c_str(), segments.size(), FormatCount(summary.event_count).c_str(),
@@ -89,6 +91,7 @@ void AddJoin(CLI::App& program, int& status) {
   command->add_option("traces", arguments->inputs, "The segments, in any order")->required();
   command->add_option("-o,--output", arguments->output, "The file to write")->required();
   command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "Segments are what `heaptape record --segment-time`, `--segment-size` and `--service` write. Where the oldest are gone\n"
       "the trace begins with what was alive then.\n"

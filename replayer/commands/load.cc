@@ -12,6 +12,7 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
 #include "replayer/commands/interrupt.h"
+#include "replayer/commands/memory_limit.h"
 #include "traces/dump_text.h"
 
 namespace heaptape::commands {
@@ -21,6 +22,7 @@ struct Arguments {
   std::string input = "-";
   std::string output;
   bool force = false;
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 absl::Status Load(const Arguments& arguments) {
@@ -44,7 +46,7 @@ absl::Status Load(const Arguments& arguments) {
     if (!created.ok()) return created.status();
     trace.emplace(*std::move(created));
     return &trace->writer();
-  });
+  }, name, arguments.memory_limit_bytes);
   if (interrupted) return absl::CancelledError("interrupted");
   if (absl::IsInvalidArgument(status)) return absl::DataLossError(absl::StrCat(name, ": ", status.message()));
   if (status.ok()) status = trace->Finish();
@@ -59,6 +61,7 @@ void AddLoadTrace(CLI::App& program, int& status) {
   command->add_option("text", arguments->input, "The text file (default: standard input)");
   command->add_option("-o,--output", arguments->output, "The trace file to write")->required();
   command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "Examples:\n"
       "  heaptape dump guard.tape | heaptape load -o same.tape\n"

@@ -1,5 +1,7 @@
 // heaptape: records every allocation a live program makes and replays it against any allocator.
 
+#include <cstdio>
+#include <new>
 #include <string>
 
 #include "CLI/CLI.hpp"
@@ -55,6 +57,9 @@ int main(int argc, char** argv) {
     if (program.exit(error) == 0) return kExitDone;
     // To git, 2 would be one more bad commit.
     return program.got_subcommand("check") ? kExitStopBisect : kExitUsage;
+  } catch (const std::bad_alloc&) {
+    std::fputs("heaptape: the system gave no more memory; close other programs, raise its limit (ulimit -v) or give a lower --memory-limit\n", stderr);
+    return program.got_subcommand("check") ? kExitStopBisect : kExitFailed;
   }
   return status;
 }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
+#include "replayer/commands/memory_limit.h"
 
 namespace heaptape::commands {
 namespace {
@@ -16,16 +17,17 @@ struct Arguments {
   std::string input, output;
   int level = 19;
   bool force = false;
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 absl::Status Pack(const Arguments& arguments) {
-  auto reader = TraceReader::Open(arguments.input);
+  auto reader = TraceReader::Open(arguments.input, LimitTo(arguments.memory_limit_bytes, kTranscribeBytes));
   if (!reader.ok()) return reader.status();
   TraceWriterOptions options = PackedOptions(arguments.level);
   options.expected_events = (*reader)->summary().event_count;
   const absl::Status copied = CopyTrace(**reader, arguments.output, arguments.force, (*reader)->info(), options, {});
   if (!copied.ok()) return copied;
-  auto packed = TraceReader::Open(arguments.output);
+  auto packed = TraceReader::Open(arguments.output, LimitTo(arguments.memory_limit_bytes));
   if (!packed.ok()) return packed.status();
   const TraceSummary& before = (*reader)->summary();
   const TraceSummary& after = (*packed)->summary();
@@ -48,6 +50,7 @@ void AddPack(CLI::App& program, int& status) {
   command->add_option("-o,--output", arguments->output, "The file to write")->required();
   command->add_option("--level", arguments->level, "Level of zstd")->check(CLI::Range(1, 22))->capture_default_str();
   command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "The digest stays the same: `heaptape inspect` shows it.\n"
       "Examples:\n"

@@ -87,7 +87,7 @@ int RunReduce(ReduceArguments arguments) {
   const absl::StatusOr<ResolvedAllocator> good = ResolveOne(arguments.good);
   if (!good.ok()) return Fail(good.status());
   if (absl::Status writable = CheckWritable(arguments.output); !writable.ok()) return Fail(writable);
-  const absl::StatusOr<FleetTrace> trace = DescribeTrace(arguments.judge.trace);
+  const absl::StatusOr<FleetTrace> trace = DescribeTrace(arguments.judge.trace, arguments.judge.replay);
   if (!trace.ok()) return Fail(trace.status());
   absl::StatusOr<WorkFolder> folder = WorkFolder::Make();
   if (!folder.ok()) return Fail(folder.status());
@@ -126,6 +126,7 @@ int RunReduce(ReduceArguments arguments) {
   };
   arguments.reduce.work_directory = folder->path();
   arguments.reduce.cancelled = &cancelled;
+  arguments.reduce.memory_limit_bytes = LimitsForReplay(arguments.judge.replay).memory_limit_bytes;
   arguments.reduce.stepped = [&](const ReduceStep& step, std::uint64_t done) {
     std::fprintf(stderr, "%s %s: %s; %s\n", step.kept ? "kept   " : "undone ", step.what.c_str(), Figures(*metric, step.pair).c_str(),
                  TraceText(step.trace).c_str());

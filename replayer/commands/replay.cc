@@ -168,7 +168,7 @@ int RunReplay(ReplayArguments arguments) {
   if (!allocators.ok()) return Fail(allocators.status());
   std::vector<FleetTrace> traces;
   for (const std::string& path : arguments.traces) {
-    absl::StatusOr<FleetTrace> trace = DescribeTrace(path);
+    absl::StatusOr<FleetTrace> trace = DescribeTrace(path, fleet.replay);
     if (!trace.ok()) return Fail(trace.status());
     trace->report.command = OwnCommand();
     traces.push_back(*std::move(trace));
@@ -271,7 +271,7 @@ void AddReplay(CLI::App& program, int& status) {
   command->add_flag("--count-own-memory", replay.count_own_memory, "Let the replay's own memory count in the figures; else it is kept out");
   command->add_option("--cpus", replay.cpu_count, "CPUs the allocator is told of (default: as recorded)")
       ->check(CLI::Range(1u, 4096u).description(""))->type_name("N");
-  command->add_option("--memory-limit", replay.memory_limit_bytes, "End a replay that takes more, e.g. 8GiB")
+  command->add_option("--memory-limit", replay.memory_limit_bytes, "End a replay whose heap takes more, e.g. 8GiB (default: its share of three quarters of the memory available)")
       ->transform(CLI::AsSizeValue(false).description(""))->type_name("SIZE");
   command->add_option("--hang-timeout", replay.hang_timeout_seconds, "End a replay that makes no progress for so long")
       ->check(CLI::PositiveNumber.description(""))->type_name("SECONDS")->capture_default_str();

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/memory_limit.h"
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/output.h"
 #include "replayer/commands/progress.h"
@@ -31,6 +32,7 @@ struct SynthArguments {
   std::uint64_t seed = 0, time_resolution_ms = 1;
   std::size_t fit_phases = 8;
   int level = 1;
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 absl::StatusOr<std::vector<WeightedCall>> ParseCalls(const std::string& text) {
@@ -139,7 +141,7 @@ absl::StatusOr<SynthProfile> MakeProfile(const SynthArguments& arguments) {
     return ProfileFromJson(*text, arguments.from_profile);
   }
   if (!arguments.like.empty()) {
-    const auto reader = TraceReader::Open(arguments.like);
+    const auto reader = TraceReader::Open(arguments.like, LimitTo(arguments.memory_limit_bytes, kFitBytes));
     if (!reader.ok()) return reader.status();
     return FitProfile(**reader, arguments.fit_phases);
   }
@@ -239,6 +241,7 @@ void AddSynth(CLI::App& program, int& status) {
   }
   command->add_option("--time-resolution-ms", arguments->time_resolution_ms, "A time mark about this often")->check(CLI::Range(1, 1000000));
   command->add_option("--level", arguments->level, "Compression level of zstd; 1 is fastest")->check(CLI::Range(1, 19))->capture_default_str();
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "A DISTRIBUTION is 64, 16-4K (equally likely per octave), exponential/MEAN, lognormal/MEDIAN/SIGMA, or a\n"
       "list of these with weights.\n"

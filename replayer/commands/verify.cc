@@ -10,6 +10,7 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
 #include "replayer/commands/interrupt.h"
+#include "replayer/commands/memory_limit.h"
 #include "replayer/commands/progress.h"
 #include "traces/digest.h"
 #include "traces/trace_reader.h"
@@ -20,6 +21,7 @@ namespace {
 struct Arguments {
   std::string input;
   std::string format = "text";
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 // Recorded events that cannot be read.
@@ -29,7 +31,7 @@ struct Gap {
 
 // Reads everything. Returns the exit status.
 absl::StatusOr<int> Verify(const Arguments& arguments) {
-  auto opened = TraceReader::Open(arguments.input);
+  auto opened = TraceReader::Open(arguments.input, LimitTo(arguments.memory_limit_bytes));
   if (!opened.ok()) return opened.status();
   TraceReader& reader = **opened;
   const TraceSummary& summary = reader.summary();
@@ -116,6 +118,7 @@ void AddVerify(CLI::App& program, int& status) {
   command->add_option("--format", arguments->format, "text or json")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "Exits 0 if nothing is damaged (a recording that was killed may still be whole as far as it goes), else 1.\n"
       "Examples:\n"

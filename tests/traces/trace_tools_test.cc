@@ -100,6 +100,33 @@ TEST_F(TraceToolsTest, ACopyHasTheSameContent) {
   EXPECT_EQ(*copy->ReadModules(), *reader_->ReadModules());
 }
 
+TEST_F(TraceToolsTest, ACoarserCopyHasNothingFinerThanItsMarks) {
+  TraceInfo info = reader_->info();
+  info.time_resolution_ns = 50'000'000;
+  auto copy = Copy({}, info);
+  std::set<std::uint64_t> marks = {0};  // numbers of the events up to each
+  std::uint64_t events = 0;
+  for (auto block = copy->Next(); block.ok() && !block->events.empty(); block = copy->Next()) {
+    for (const Event& event : block->events) {
+      ++events;
+      if (event.op != Op::kTime) continue;
+      EXPECT_EQ(event.size % info.time_resolution_ns, 0u);
+      marks.insert(events);
+    }
+  }
+  EXPECT_GT(marks.size(), 5u);
+  const std::vector<ResidentSample> fine = *reader_->ReadResident(), coarse = *copy->ReadResident();
+  std::set<std::uint64_t> steps, copied;
+  for (const ResidentSample& sample : fine) steps.insert(sample.time_ns / info.time_resolution_ns);
+  for (const ResidentSample& sample : coarse) {
+    EXPECT_EQ(sample.time_ns % info.time_resolution_ns, 0u);
+    EXPECT_TRUE(marks.contains(sample.event_number)) << sample.event_number;
+    EXPECT_TRUE(copied.insert(sample.time_ns / info.time_resolution_ns).second) << sample.time_ns;
+  }
+  EXPECT_LT(steps.size(), fine.size());
+  EXPECT_EQ(copied, steps);
+}
+
 TEST_F(TraceToolsTest, DumpAndLoadGiveTheSameTrace) {
   const std::string text = Dump(*reader_);
   auto loaded = Load(text);
@@ -302,7 +329,7 @@ TEST_F(JoinTest, WhatLiesBesideTheEventsFollowsItsObjects) {
   EXPECT_THAT(*(*whole)->ReadStacks(), testing::ElementsAre(StackSample{1, {{0, 16}}}, StackSample{4, {{0, 32}}}));
   ASSERT_EQ((*whole)->ReadResident()->size(), 1u);
   EXPECT_EQ((*whole)->ReadResident()->front().time_ns, 13u);
-  EXPECT_EQ((*whole)->ReadResident()->front().event_number, first->summary().event_count + 2);
+  EXPECT_EQ((*whole)->ReadResident()->front().event_number, first->summary().event_count + 3);  // up to its mark
 }
 
 TEST_F(JoinTest, ASegmentThatBeginsOtherwiseIsRefused) {

@@ -50,6 +50,7 @@ bool Recognise(std::span<const std::uint8_t> head) {
 // Objects of an interpreted file: each has a number of its own, kept by what it is an allocation of.
 class Interpreted {
  public:
+  static constexpr std::uint64_t kBytes = 64;  // of each kind of allocation, while the table of them grows
   bool empty() const { return infos_.empty(); }
   void Add(std::uint64_t size) { infos_.push_back({size, {}}); }
   bool Allocate(std::uint64_t info, ImportedProgram& program) {
@@ -111,6 +112,7 @@ absl::Status Import(ByteReader& in, ImportedProgram& program) {
       case 'a':
         if (!NextNumber(line, first)) return wrong("expected a size");
         interpreted.Add(first);
+        program.Takes(Interpreted::kBytes);
         break;
       case '+':
         if (file_format == 0) return wrong("expected heaptrack's version first");
