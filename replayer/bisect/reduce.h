@@ -38,6 +38,7 @@ struct ReduceOptions {
   double min_difference = 1 << 20;  // bad - good at least, in the metric's unit: small figures are pages, not policy
   std::uint64_t max_steps = 200;
   std::string work_directory;       // exists; candidates lie there
+  bool replace = false;             // the output, where it is a regular file
   const std::atomic<bool>* cancelled = nullptr;
   std::function<void(const ReduceStep&, std::uint64_t steps_done)> stepped;  // after each; may be empty
 };

@@ -9,6 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
+#include "replayer/commands/output.h"
+#include "traces/output_file.h"
 #include "traces/statistics.h"
 
 namespace heaptape::commands {
@@ -43,6 +45,7 @@ absl::StatusOr<std::map<std::uint64_t, std::uint64_t>> CountSizes(TraceReader& r
 }
 
 absl::Status Scrub(const Arguments& arguments) {
+  if (absl::Status free = CheckOutput(arguments.output, arguments.force); !free.ok()) return free;
   auto reader = TraceReader::Open(arguments.input);
   if (!reader.ok()) return reader.status();
   TraceInfo info = (*reader)->info();
@@ -79,7 +82,7 @@ void AddScrub(CLI::App& program, int& status) {
                       "1: start time to the hour; 2: no start time, no program name, no call stacks")
       ->check(CLI::Range(1, 2))
       ->capture_default_str();
-  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddForceOption(*command, arguments->force);
   command->footer(
       "Examples:\n"
       "  heaptape scrub guard.tape -o public.tape\n"
