@@ -111,7 +111,7 @@ void Encode(benchmark::State& state) {
   const std::vector<Call> calls = Program(static_cast<std::uint64_t>(state.range(0)));
   std::vector<std::uint32_t> slots(static_cast<std::size_t>(state.range(0)));
   for (auto unused : state) {
-    auto writer = TraceWriter::Create(folder.Tape(), {.program = "bench"}, {.compression_level = static_cast<int>(state.range(1))});
+    auto writer = TraceWriter::Create(folder.Tape(), {.program = "bench"}, {.compression_level = static_cast<int>(state.range(1)), .replace = true});
     if (!writer.ok()) std::abort();
     for (const Call& call : calls) {
       if (call.free) {

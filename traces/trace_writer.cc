@@ -19,6 +19,7 @@
 #include "traces/digest.h"
 #include "traces/format.h"
 #include "traces/index.h"
+#include "traces/output_file.h"
 #include "traces/parity.h"
 #include "traces/side_records.h"
 
@@ -407,8 +408,7 @@ class Writer final : public TraceWriter {
     if (path_.empty() || part_path().empty()) return;
     // Content first, name after: a power cut must not leave the final name on an empty file.
     fdatasync(descriptor_);
-    if (rename(part_path().c_str(), path_.c_str()) != 0)
-      Fail(absl::UnavailableError(absl::StrCat(part_path(), ": cannot rename to ", path_, ": ", std::strerror(errno))));
+    if (absl::Status placed = PutInPlace(part_path(), path_, options_.replace); !placed.ok()) Fail(std::move(placed));
   }
   std::string part_path() const { return path_ + ".part"; }
 
@@ -471,6 +471,7 @@ std::uint16_t TraceWriter::BeginWithThreads(const std::vector<bool>& alive) {
 
 absl::StatusOr<std::unique_ptr<TraceWriter>> TraceWriter::Create(const std::string& path, const TraceInfo& info,
                                                                  const TraceWriterOptions& options) {
+  if (absl::Status free = CheckOutput(path, options.replace); !free.ok()) return free;
   const std::string part = path + ".part";
   const int descriptor = open(part.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
                               static_cast<mode_t>(options.file_mode));

@@ -37,11 +37,13 @@ struct TraceWriterOptions {
   bool parity = true;                         // blocks from which one damaged block among many is repaired
   std::uint64_t file_size_limit_bytes = 0;    // 0: none; at the limit the trace ends as if finished
   unsigned file_mode = 0600;
+  // A regular file under the trace's name is replaced (output_file.h); nothing else ever is.
+  bool replace = false;
 };
 
 class TraceWriter {
  public:
-  // Creates PATH.part; PATH itself appears only with Finish().
+  // Creates PATH.part; PATH itself appears only with Finish(). AlreadyExists where one of the two is there (`replace`).
   static absl::StatusOr<std::unique_ptr<TraceWriter>> Create(const std::string& path, const TraceInfo& info,
                                                              const TraceWriterOptions& options = {});
   // Writes through a descriptor that is already open (and is closed with the writer). Nothing is renamed; `name` is for

@@ -2,15 +2,20 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "traces/output_file.h"
 #include "traces/trace_reader.h"
 
 namespace heaptape {
@@ -70,14 +75,25 @@ class Reducer {
       result_.interrupted = true;
     }
     std::error_code error;
-    fs::copy_file(current_, output + ".part", fs::copy_options::overwrite_existing, error);
-    if (!error) fs::rename(output + ".part", output, error);
-    if (error) return absl::FailedPreconditionError(absl::StrCat(output, ": cannot be written: ", error.message()));
+    if (absl::Status copied_out = CopyOut(output); !copied_out.ok()) return copied_out;
     fs::remove(current_, error);
     return std::move(result_);
   }
 
  private:
+  // The work folder may lie on another file system.
+  absl::Status CopyOut(const std::string& output) {
+    absl::StatusOr<OutputFile> file = OutputFile::Create(output, options_.replace);
+    if (!file.ok()) return file.status();
+    std::ifstream trace(current_, std::ios::binary);
+    std::vector<char> buffer(1 << 20);
+    while (trace.read(buffer.data(), static_cast<std::streamsize>(buffer.size())), trace.gcount() > 0) {
+      if (!file->Write({buffer.data(), static_cast<std::size_t>(trace.gcount())})) break;
+    }
+    if (trace.bad()) return absl::FailedPreconditionError(absl::StrCat(current_, ": cannot be read: ", std::strerror(errno)));
+    return file->Finish();
+  }
+
   std::string Candidate() { return absl::StrCat(options_.work_directory, "/candidate-", ++candidates_, ".tape"); }
 
   double Excess(const Pair& pair) const {

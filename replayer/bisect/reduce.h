@@ -39,6 +39,7 @@ struct ReduceOptions {
   std::uint64_t max_steps = 200;
   std::uint64_t memory_limit_bytes = 0;  // of reading and filtering a trace; 0: DefaultMemoryLimit()
   std::string work_directory;       // exists; candidates lie there
+  bool replace = false;             // the output, where it is a regular file
   const std::atomic<bool>* cancelled = nullptr;
   std::function<void(const ReduceStep&, std::uint64_t steps_done)> stepped;  // after each; may be empty
 };

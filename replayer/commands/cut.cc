@@ -8,6 +8,8 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
 #include "replayer/commands/memory_limit.h"
+#include "replayer/commands/output.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -22,6 +24,7 @@ struct Arguments {
 
 absl::Status Cut(const Arguments& arguments) {
   if (arguments.from_ns >= arguments.to_ns) return absl::InvalidArgumentError("--from must be before --to");
+  if (absl::Status free = CheckOutput(arguments.output, arguments.force); !free.ok()) return free;
   auto reader = TraceReader::Open(arguments.input, LimitTo(arguments.memory_limit_bytes, kTranscribeBytes));
   if (!reader.ok()) return reader.status();
   if (arguments.from_ns > (*reader)->summary().duration_ns)
@@ -47,7 +50,7 @@ void AddCut(CLI::App& program, int& status) {
   command->add_option("-o,--output", arguments->output, "The file to write")->required();
   command->add_option("--from", arguments->from_ns, "Time in the recording, e.g. 90s, 5min (default: its start)")->transform(time);
   command->add_option("--to", arguments->to_ns, "Time up to which to take (default: its end)")->transform(time);
-  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddForceOption(*command, arguments->force);
   AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "Examples:\n"

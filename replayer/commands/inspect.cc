@@ -14,6 +14,7 @@
 #include "nlohmann/json.hpp"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/memory_limit.h"
+#include "replayer/export/external_text.h"
 #include "replayer/export/format.h"
 #include "replayer/export/text_table.h"
 #include "traces/statistics.h"
@@ -226,7 +227,7 @@ std::string ToText(const Inspection& found) {
   const TraceStatistics& statistics = found.statistics;
   std::string out;
   const auto line = [&out](const char* name, const std::string& value) {
-    absl::StrAppend(&out, absl::StrFormat("%-14s %s\n", name, value));
+    absl::StrAppend(&out, absl::StrFormat("%-14s %s\n", name, PlainText(value)));
   };
   line("trace", found.path);
   line("program", NameOr(info.program, "(not recorded)"));
@@ -350,7 +351,7 @@ void AddInspect(CLI::App& program, int& status) {
       status = Fail(found.status());
       return;
     }
-    const std::string text = options->format == "json" ? ToJson(*found).dump(2) + "\n" : ToText(*found);
+    const std::string text = options->format == "json" ? JsonText(ToJson(*found)) + "\n" : ToText(*found);
     std::fwrite(text.data(), 1, text.size(), stdout);
   });
 }

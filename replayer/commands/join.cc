@@ -11,7 +11,10 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
 #include "replayer/commands/memory_limit.h"
+#include "replayer/commands/output.h"
+#include "replayer/commands/talk.h"
 #include "replayer/export/format.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -38,6 +41,7 @@ TraceInfo RecordingOf(const Segment& segment) {
 }
 
 absl::Status Join(const Arguments& arguments) {
+  if (absl::Status free = CheckOutput(arguments.output, arguments.force); !free.ok()) return free;
   std::vector<Segment> segments;
   for (const std::string& path : arguments.inputs) {
     auto reader = TraceReader::Open(path, LimitTo(arguments.memory_limit_bytes, kJoinBytes));
@@ -78,8 +82,8 @@ absl::Status Join(const Arguments& arguments) {
   auto whole = TraceReader::Open(arguments.output, LimitTo(arguments.memory_limit_bytes));
   if (!whole.ok()) return whole.status();
   const TraceSummary& summary = (*whole)->summary();
-  std::fprintf(stderr, "%s: %zu segments, %s events in %s\n", arguments.output.c_str(), segments.size(), FormatCount(summary.event_count).c_str(),
-               FormatDuration(summary.duration_ns).c_str());
+  TellLine(absl::StrCat(arguments.output, ": ", segments.size(), " segments, ", FormatCount(summary.event_count), " events in ",
+                        FormatDuration(summary.duration_ns)));
   return absl::OkStatus();
 }
 
@@ -90,7 +94,7 @@ void AddJoin(CLI::App& program, int& status) {
   CLI::App* command = program.add_subcommand("join", "Make one trace of a recording's segments");
   command->add_option("traces", arguments->inputs, "The segments, in any order")->required();
   command->add_option("-o,--output", arguments->output, "The file to write")->required();
-  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddForceOption(*command, arguments->force);
   AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "Segments are what `heaptape record --segment-time`, `--segment-size` and `--service` write. Where the oldest are gone\n"

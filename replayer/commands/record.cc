@@ -16,6 +16,7 @@
 #include "recorder/launch.h"
 #include "recorder/service.h"
 #include "replayer/commands/commands.h"
+#include "replayer/export/external_text.h"
 
 namespace heaptape::commands {
 namespace {
@@ -47,7 +48,8 @@ bool WrittenSince(std::filesystem::file_time_type start, const std::string& path
 }
 
 // One line where somebody looks, and whatever somebody must know.
-void Tell(const LaunchResult& result, bool verbose) {
+void Tell(LaunchResult result, bool verbose) {
+  for (std::string* text : {&result.output, &result.ended_early, &result.error}) *text = PlainText(*text);
   auto figure = [&result](const char* name) {
     const auto found = result.figures.find(name);
     return found == result.figures.end() ? std::uint64_t{0} : found->second;
@@ -104,11 +106,11 @@ int RunService(const RecordArguments& arguments) {
   if (!plan.ok()) return Fail(plan.status());
   if (arguments.remove) {
     if (absl::Status status = RemoveService(*plan); !status.ok()) return Fail(status);
-    std::fprintf(stderr, "heaptape: removed %s. Now run:\n", plan->drop_in_path.c_str());
+    std::fprintf(stderr, "heaptape: removed %s. Now run:\n", PlainText(plan->drop_in_path).c_str());
   } else {
-    std::printf("# %s\n%s", plan->drop_in_path.c_str(), plan->drop_in.c_str());
-    if (!plan->warning.empty()) std::fprintf(stderr, "heaptape: %s\n", plan->warning.c_str());
-    if (!plan->apparmor_path.empty()) std::printf("\n# %s, added:\n%s", plan->apparmor_path.c_str(), plan->apparmor_rules.c_str());
+    std::printf("# %s\n%s", PlainText(plan->drop_in_path).c_str(), PlainLines(plan->drop_in).c_str());
+    if (!plan->warning.empty()) std::fprintf(stderr, "heaptape: %s\n", PlainText(plan->warning).c_str());
+    if (!plan->apparmor_path.empty()) std::printf("\n# %s, added:\n%s", PlainText(plan->apparmor_path).c_str(), PlainLines(plan->apparmor_rules).c_str());
     if (!arguments.install) {
       std::fputs("heaptape: nothing was written. Add --install to write this.\n", stderr);
       return kExitDone;
@@ -116,7 +118,7 @@ int RunService(const RecordArguments& arguments) {
     if (absl::Status status = InstallService(*plan); !status.ok()) return Fail(status);
     std::fputs("heaptape: written. Now run:\n", stderr);
   }
-  for (const std::string& command : plan->next_commands) std::fprintf(stderr, "  %s\n", command.c_str());
+  for (const std::string& command : plan->next_commands) std::fprintf(stderr, "  %s\n", PlainText(command).c_str());
   return kExitDone;
 }
 
@@ -146,9 +148,9 @@ int Run(const RecordArguments& arguments) {
     Tell(*result, arguments.verbose);
   } else if (WrittenSince(start, left)) {
     std::fprintf(stderr, "heaptape: %s: the recording's writer ended before it had finished: it was killed. What it had written "
-                 "until then can be used; heaptape verify says how far it goes.\n", left.c_str());
+                 "until then can be used; heaptape verify says how far it goes.\n", PlainText(left).c_str());
   } else {
-    std::fprintf(stderr, "heaptape: %s: nothing was recorded.\n", arguments.command[0].c_str());
+    std::fprintf(stderr, "heaptape: %s: nothing was recorded.\n", PlainText(arguments.command[0]).c_str());
   }
   const bool failed = !result->recorded || !result->error.empty();
   return result->exit_status == 0 && failed ? kExitFailed : result->exit_status;

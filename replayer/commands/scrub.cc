@@ -10,7 +10,10 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
 #include "replayer/commands/memory_limit.h"
+#include "replayer/commands/output.h"
 #include "traces/memory_limit.h"
+#include "traces/output_file.h"
+#include "traces/statistics.h"
 
 namespace heaptape::commands {
 namespace {
@@ -49,6 +52,7 @@ absl::StatusOr<std::map<std::uint64_t, std::uint64_t>> CountSizes(TraceReader& r
 }
 
 absl::Status Scrub(const Arguments& arguments) {
+  if (absl::Status free = CheckOutput(arguments.output, arguments.force); !free.ok()) return free;
   auto reader = TraceReader::Open(arguments.input, LimitTo(arguments.memory_limit_bytes, kTranscribeBytes));
   if (!reader.ok()) return reader.status();
   TraceInfo info = (*reader)->info();
@@ -85,7 +89,7 @@ void AddScrub(CLI::App& program, int& status) {
                       "1: start time to the hour; 2: no start time, no program name, no call stacks")
       ->check(CLI::Range(1, 2))
       ->capture_default_str();
-  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddForceOption(*command, arguments->force);
   AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "Examples:\n"

@@ -12,6 +12,7 @@
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/memory_limit.h"
 #include "replayer/commands/progress.h"
+#include "replayer/export/external_text.h"
 #include "traces/digest.h"
 #include "traces/trace_reader.h"
 
@@ -90,16 +91,17 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
                                          {"digest", summary.digest},
                                          {"digest_matches", same},
                                          {"damage", reader.damage()}};
-    std::printf("%s\n", json.dump(2).c_str());
+    std::printf("%s\n", JsonText(json).c_str());
     return good ? kExitDone : kExitFailed;
   }
-  for (const std::string& sentence : reader.damage()) std::printf("%s\n", sentence.c_str());
+  const std::string name = PlainText(arguments.input);
+  for (const std::string& sentence : reader.damage()) std::printf("%s\n", PlainText(sentence).c_str());
   for (const Gap& gap : gaps)
-    std::printf("%s: lost: %llu events from number %llu on, between %.3f s and %.3f s\n", arguments.input.c_str(),
+    std::printf("%s: lost: %llu events from number %llu on, between %.3f s and %.3f s\n", name.c_str(),
                 static_cast<unsigned long long>(gap.events), static_cast<unsigned long long>(gap.first_event),
                 static_cast<double>(gap.start_ns) / 1e9, static_cast<double>(gap.end_ns) / 1e9);
-  if (!same) std::printf("%s: the events are not those that were recorded\n", arguments.input.c_str());
-  std::printf("%s: %llu blocks, %llu events of which %llu are readable", arguments.input.c_str(),
+  if (!same) std::printf("%s: the events are not those that were recorded\n", name.c_str());
+  std::printf("%s: %llu blocks, %llu events of which %llu are readable", name.c_str(),
               static_cast<unsigned long long>(summary.block_count), static_cast<unsigned long long>(summary.event_count), static_cast<unsigned long long>(read));
   if (summary.lost_events > unreadable) std::printf("; %llu were lost while recording", static_cast<unsigned long long>(summary.lost_events - unreadable));
   std::printf("; %s\n", summary.ended_at_limit ? "ended at its size limit"

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
+#include "replayer/export/external_text.h"
 #include "replayer/steady_state.h"
 
 namespace heaptape {
@@ -391,7 +392,7 @@ std::vector<ReplayReport> ReadResults(const Json& json) {
 
 }  // namespace
 
-absl::StatusOr<std::string> ToJson(const std::vector<ReplayReport>& reports, const ViewOptions& options) {
+absl::StatusOr<std::string> ToJson(const std::vector<ReplayReport>& reports, const ViewOptions& options, JsonTexts texts) {
   const absl::StatusOr<std::vector<Summary>> summaries = Summarize(reports, options);
   if (!summaries.ok()) return summaries.status();
   const ReplayReport general = reports.empty() ? ReplayReport{} : reports.front();
@@ -410,8 +411,7 @@ absl::StatusOr<std::string> ToJson(const std::vector<ReplayReport>& reports, con
     json["traces"].push_back(TraceJson(reports[i]));
     for (const RunResult& run : reports[i].runs) json["runs"].push_back(RunJson(run, i, reports[i].trace.digest));
   }
-  // File names need not be UTF-8; what is not is replaced rather than refused.
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return JsonText(texts == JsonTexts::kPlain ? WithPlainTexts(json) : json, -1) + "\n";
 }
 
 absl::StatusOr<std::vector<ReplayReport>> ParseJson(const std::string& text, const std::string& name) {

@@ -47,7 +47,9 @@ class TraceFileTest : public testing::Test {
     info.c_library = "glibc 2.36";
     info.cpu_count = 4;
     info.time_resolution_ns = 1'000'000;
-    auto writer = TraceWriter::Create(folder_ + "/" + name, info, options);
+    TraceWriterOptions replacing = options;
+    replacing.replace = true;
+    auto writer = TraceWriter::Create(folder_ + "/" + name, info, replacing);
     EXPECT_TRUE(writer.ok()) << writer.status();
     return *std::move(writer);
   }

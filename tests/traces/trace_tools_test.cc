@@ -74,7 +74,7 @@ class TraceToolsTest : public testing::Test {
     const absl::Status status = LoadTrace(
         [&](std::string& line) { return static_cast<bool>(std::getline(in, line)); },
         [&](const TraceInfo& info) -> absl::StatusOr<TraceWriter*> {
-          writer = *TraceWriter::Create(folder_ + "/loaded.tape", info);
+          writer = *TraceWriter::Create(folder_ + "/loaded.tape", info, {.replace = true});
           return writer.get();
         });
     if (!status.ok()) {
