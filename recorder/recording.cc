@@ -47,7 +47,6 @@ absl::StatusOr<std::unique_ptr<Recording>> Recording::Create(const RecordingOpti
 absl::StatusOr<std::unique_ptr<TraceWriter>> Recording::Open(std::uint64_t segment) {
   TraceWriterOptions options;
   options.compression_level = options_.compression_level;
-  options.replace = true;  // whether it may be is settled before the program is started
   TraceInfo info = options_.info;
   segment_start_ns_ = time_ns_ - time_ns_ % std::max<std::uint64_t>(info.time_resolution_ns, 1);
   info.segment_start_ns = segment_start_ns_;
