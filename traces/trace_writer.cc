@@ -9,6 +9,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -117,6 +118,13 @@ class Writer final : public TraceWriter {
     digest_.Add(Event{Op::kTime, 0, 0, 0, step * resolution_ns_});
   }
 
+  void AddUnmatchedFrees(const UnmatchedFrees& frees) override {
+    if (!status_.ok() || finished_) return;
+    if (!unmatched_frees_) unmatched_frees_.emplace();
+    unmatched_frees_->unknown += frees.unknown;
+    unmatched_frees_->missed += frees.missed;
+  }
+
   void Resident(const ResidentSample& sample) override {
     if (Ready()) side_.Add(sample);
   }
@@ -137,7 +145,7 @@ class Writer final : public TraceWriter {
     return encoder_.IsLive(slot) ? &encoder_.object(slot) : nullptr;
   }
   std::uint32_t slot_count() const override { return encoder_.objects().slot_count(); }
-  std::uint64_t event_count() const override { return first_event_ + encoder_.event_count(); }
+  std::uint64_t event_count() const override { return status_.ok() ? first_event_ + encoder_.event_count() : first_event_; }
   std::uint64_t object_count() const override { return encoder_.object_count(); }
   std::uint64_t live_objects() const override { return encoder_.objects().size(); }
   std::uint64_t live_bytes() const override { return live_bytes_; }
@@ -151,6 +159,7 @@ class Writer final : public TraceWriter {
   absl::Status Finish() override {
     if (finished_) return status_;
     if (status_.ok()) WriteEvents();
+    if (status_.ok()) written_.unmatched_frees = unmatched_frees_;
     if (status_.ok() && parity_.IsWorthItAtTheEnd()) WriteParity();
     // A trace that ended at its limit or on a full disk is finished as far as it goes.
     if (status_.ok() || absl::IsResourceExhausted(status_)) {
@@ -265,6 +274,7 @@ class Writer final : public TraceWriter {
     fields.lost_events = lost_events_;
     fields.event_digest = digest_.state();
     fields.touch_digest = touch_digest_.state();
+    fields.unmatched_frees = unmatched_frees_;
     return fields;
   }
 
@@ -424,6 +434,7 @@ class Writer final : public TraceWriter {
   std::uint64_t peak_live_bytes_ = 0;
   std::uint64_t peak_live_objects_ = 0;
   std::uint64_t lost_events_ = 0;
+  std::optional<UnmatchedFrees> unmatched_frees_;
   std::uint64_t step_ = 0;
   EventDigest digest_, touch_digest_;
 

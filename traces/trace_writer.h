@@ -71,6 +71,9 @@ class TraceWriter {
   // the trace's resolution: marks that fall into the same step as the last are dropped.
   virtual void Time(std::uint64_t time_ns) = 0;
 
+  // Adds to what the trace says of them. It says that they were not counted until this is called, be it with zeros.
+  virtual void AddUnmatchedFrees(const UnmatchedFrees& frees) = 0;
+
   virtual void Resident(const ResidentSample& sample) = 0;
   virtual void Touched(const TouchRecord& record) = 0;
   virtual std::uint32_t AddModule(const Module& module) = 0;
@@ -85,6 +88,7 @@ class TraceWriter {
     const LiveObject* const object = Object(slot);
     return object != nullptr ? object->number() : ~std::uint64_t{0};
   }
+  // Events appended; once nothing more is written (status()), those that are in the file.
   virtual std::uint64_t event_count() const = 0;
   virtual std::uint64_t object_count() const = 0;  // objects ever started
   virtual std::uint64_t live_objects() const = 0;
