@@ -55,6 +55,7 @@ absl::StatusOr<std::unique_ptr<TraceWriter>> Recording::Open(const std::string& 
   absl::StatusOr<std::unique_ptr<TraceWriter>> writer = TraceWriter::Create(path, info, options);
   if (!writer.ok()) return writer.status();
   writer_.swap(*writer);
+  writer_->AddUnmatchedFrees({});
   open_path_ = path;
   modules_written_ = 0;
   return writer;
@@ -215,6 +216,18 @@ void Recording::AddStack(std::uint64_t number, std::uint32_t slot) {
   stacks_.erase(found);
 }
 
+void Recording::CountUnknownFree() {
+  if (!writer_->status().ok()) return;
+  ++counts_.unknown_frees;
+  writer_->AddUnmatchedFrees({.unknown = 1, .missed = 0});
+}
+
+void Recording::CountMissedFree() {
+  if (!writer_->status().ok()) return;
+  ++counts_.missed_frees;
+  writer_->AddUnmatchedFrees({.unknown = 0, .missed = 1});
+}
+
 void Recording::FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint64_t size, std::uint16_t thread) {
   if (size >= kBigBytes) BigEnds(slot, address);
   writer_->Free(slot, thread);
@@ -230,7 +243,7 @@ void Recording::Allocate(const OrderedEvent& event, Op op, std::uint16_t thread,
   }
   const auto [place, inserted] = live_.Insert(address);
   if (!inserted) {
-    ++counts_.missed_frees;
+    CountMissedFree();
     FreeSlot(place->slot, address, SizeOf(place->slot), thread);
   }
   const std::uint32_t slot = writer_->Allocate(op, size, alignment, thread);
@@ -259,7 +272,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
     case RawOp::kFree: {
       const AddressTable::Entry* const found = live_.Find(address);
       if (found == nullptr) {
-        ++counts_.unknown_frees;
+        CountUnknownFree();
         touched_.erase(number);
         return;
       }
@@ -291,7 +304,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
                                   [&event](const PendingRealloc& entry) { return entry.thread == event.thread; });
       if (pending == reallocs_.rend() || pending->slot == kNoSlot) {
         if (pending != reallocs_.rend()) {
-          ++counts_.unknown_frees;
+          CountUnknownFree();
           reallocs_.erase(std::next(pending).base());
         }
         if (raw != RawOp::kReallocFreed) Allocate(event, op, thread, number);
@@ -307,7 +320,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
       const std::uint64_t now_at = failed ? begun.address : address;
       const auto [place, inserted] = live_.Insert(now_at);
       if (!inserted) {
-        ++counts_.missed_frees;
+        CountMissedFree();
         FreeSlot(place->slot, now_at, SizeOf(place->slot), thread);
       }
       place->slot = begun.slot;
@@ -422,11 +435,9 @@ void Recording::RotateIfDue(std::uint64_t time_ns) {
   const bool due = (options_.segment_bytes && writer_->bytes_written() >= options_.segment_bytes) ||
                    (options_.segment_ns && time_ns - segment_start_ns_ >= options_.segment_ns);
   if (!due) return;
-  earlier_events_ += writer_->event_count();
-  earlier_bytes_ += writer_->bytes_written();
-  const std::uint64_t bytes = writer_->bytes_written();
   WriteLastLooks();
   if (!writer_->Finish().ok()) return;
+  const std::uint64_t bytes = writer_->bytes_written();
   finished_segments_.emplace_back(open_path_, bytes);
   std::uint64_t total = 0;
   for (const auto& segment : finished_segments_) total += segment.second;
@@ -440,7 +451,12 @@ void Recording::RotateIfDue(std::uint64_t time_ns) {
   ++segment_number_;
   const auto before = Open(SegmentPath(segment_number_));
   rotation_error_ = before.status();
-  if (!rotation_error_.ok()) return;
+  if (!rotation_error_.ok()) {
+    --segment_number_;
+    return;
+  }
+  earlier_events_ += (*before)->event_count();
+  earlier_bytes_ += (*before)->bytes_written();
   (void)BeginWithLiveSet(**before);
 }
 
