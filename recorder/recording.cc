@@ -58,6 +58,7 @@ absl::StatusOr<std::unique_ptr<TraceWriter>> Recording::Open(std::uint64_t segme
   absl::StatusOr<std::unique_ptr<TraceWriter>> writer = TraceWriter::CreateOnDescriptor(*file, info, options, files_->Path(name));
   if (!writer.ok()) return writer.status();
   writer_.swap(*writer);
+  writer_->AddUnmatchedFrees({});
   open_name_ = name;
   modules_written_ = 0;
   return writer;
@@ -219,6 +220,18 @@ void Recording::AddStack(std::uint64_t number, std::uint32_t slot) {
   stacks_.erase(found);
 }
 
+void Recording::CountUnknownFree() {
+  if (!writer_->status().ok()) return;
+  ++counts_.unknown_frees;
+  writer_->AddUnmatchedFrees({.unknown = 1, .missed = 0});
+}
+
+void Recording::CountMissedFree() {
+  if (!writer_->status().ok()) return;
+  ++counts_.missed_frees;
+  writer_->AddUnmatchedFrees({.unknown = 0, .missed = 1});
+}
+
 void Recording::FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint64_t size, std::uint16_t thread) {
   if (size >= kBigBytes) BigEnds(slot, address);
   writer_->Free(slot, thread);
@@ -234,7 +247,7 @@ void Recording::Allocate(const OrderedEvent& event, Op op, std::uint16_t thread,
   }
   const auto [place, inserted] = live_.Insert(address);
   if (!inserted) {
-    ++counts_.missed_frees;
+    CountMissedFree();
     FreeSlot(place->slot, address, SizeOf(place->slot), thread);
   }
   const std::uint32_t slot = writer_->Allocate(op, size, alignment, thread);
@@ -263,7 +276,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
     case RawOp::kFree: {
       const AddressTable::Entry* const found = live_.Find(address);
       if (found == nullptr) {
-        ++counts_.unknown_frees;
+        CountUnknownFree();
         touched_.erase(number);
         return;
       }
@@ -296,7 +309,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
                                   [&event](const PendingRealloc& entry) { return entry.thread == event.thread; });
       if (pending == reallocs_.rend() || pending->slot == kNoSlot) {
         if (pending != reallocs_.rend()) {
-          ++counts_.unknown_frees;
+          CountUnknownFree();
           reallocs_.erase(std::next(pending).base());
         }
         if (raw != RawOp::kReallocFreed) Allocate(event, op, thread, number);
@@ -312,7 +325,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
       const std::uint64_t now_at = failed ? begun.address : address;
       const auto [place, inserted] = live_.Insert(now_at);
       if (!inserted) {
-        ++counts_.missed_frees;
+        CountMissedFree();
         FreeSlot(place->slot, now_at, SizeOf(place->slot), thread);
       }
       place->slot = begun.slot;
@@ -427,13 +440,11 @@ void Recording::RotateIfDue(std::uint64_t time_ns) {
   const bool due = (options_.segment_bytes && writer_->bytes_written() >= options_.segment_bytes) ||
                    (options_.segment_ns && time_ns - segment_start_ns_ >= options_.segment_ns);
   if (!due) return;
-  earlier_events_ += writer_->event_count();
-  earlier_bytes_ += writer_->bytes_written();
-  const std::uint64_t bytes = writer_->bytes_written();
   WriteLastLooks();
   if (!writer_->Finish().ok()) return;
   rotation_error_ = files_->Finish(open_name_, open_name_);
   if (!rotation_error_.ok()) return;
+  const std::uint64_t bytes = writer_->bytes_written();
   finished_segments_.emplace_back(open_name_, bytes);
   std::uint64_t total = 0;
   for (const auto& segment : finished_segments_) total += segment.second;
@@ -447,7 +458,12 @@ void Recording::RotateIfDue(std::uint64_t time_ns) {
   ++segment_number_;
   const auto before = Open(segment_number_);
   rotation_error_ = before.status();
-  if (!rotation_error_.ok()) return;
+  if (!rotation_error_.ok()) {
+    --segment_number_;
+    return;
+  }
+  earlier_events_ += (*before)->event_count();
+  earlier_bytes_ += (*before)->bytes_written();
   (void)BeginWithLiveSet(**before);
 }
 

@@ -117,6 +117,7 @@ class Recording {
   const RecordingFiles& files() const { return *files_; }
   RecordingFiles& files() { return *files_; }
   const RecordingCounts& counts() const { return counts_; }
+  // In all files; once they have ended (status()), what they hold.
   std::uint64_t event_count() const { return earlier_events_ + writer_->event_count(); }
   std::uint64_t bytes_written() const { return earlier_bytes_ + writer_->bytes_written(); }
   std::uint64_t live_objects() const { return writer_->live_objects(); }
@@ -162,6 +163,9 @@ class Recording {
   void WriteTouch(std::uint32_t slot, TouchRecord::When when, std::uint64_t size, const std::vector<PageRange>& present);
   // What was seen last of the blocks that outlive the file.
   void WriteLastLooks();
+  // Once for each such block, here and in the file. Not of what comes after the file has ended.
+  void CountUnknownFree();
+  void CountMissedFree();
   void BigBegins(std::uint32_t slot, std::uint64_t address);
   void BigEnds(std::uint32_t slot, std::uint64_t address);
 

@@ -258,7 +258,8 @@ absl::StatusOr<FleetTrace> DescribeTrace(const std::string& path, const ReplayOp
                   .events = summary.event_count,
                   .duration_ns = summary.duration_ns,
                   .complete = summary.complete,
-                  .segment_start_ns = info.segment_start_ns};
+                  .segment_start_ns = info.segment_start_ns,
+                  .unmatched_frees = summary.unmatched_frees};
   if (!info.allocator_version.empty()) absl::StrAppend(&report.trace.recorded_under, " ", info.allocator_version);
   utsname system{};
   uname(&system);

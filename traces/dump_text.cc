@@ -178,6 +178,9 @@ absl::Status DumpTrace(TraceReader& reader, DumpFormat format, const TextSink& s
         absl::StrAppend(&out, "#info ", field.name, " ", absl::CEscape(value), "\n");
     for (const auto& [name, value] : Numbers(reader.info()))
       if (value != 0) absl::StrAppend(&out, "#info ", name, " ", value, "\n");
+    if (const auto& frees = reader.summary().unmatched_frees) {
+      absl::StrAppend(&out, "#unmatched_frees ", frees->unknown, " ", frees->missed, "\n");
+    }
     auto modules = reader.ReadModules();
     if (!modules.ok()) return modules.status();
     for (const Module& module : *modules)
@@ -268,6 +271,12 @@ absl::Status LoadTrace(const LineSource& source, const std::function<absl::Statu
           !absl::CUnescape({line.data(), line.size()}, &module.name))
         return wrong("a broken escape");
       writer->AddModule(module);
+      continue;
+    }
+    if (head == "#unmatched_frees") {
+      UnmatchedFrees frees;
+      if (!NextNumber(line, frees.unknown) || !NextNumber(line, frees.missed)) return wrong("#unmatched_frees needs two numbers");
+      writer->AddUnmatchedFrees(frees);
       continue;
     }
     if (head == "#resident") {

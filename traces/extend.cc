@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -104,12 +105,25 @@ class Extender {
       if (!status.ok()) return status;
       ++summary_.repetitions;
     }
+    AddUnmatchedFrees();
     status = writer_.status();
     if (!status.ok()) return status;
     return summary_;
   }
 
  private:
+  // In proportion to the events: what the recording lacks is lacking in each repetition.
+  void AddUnmatchedFrees() {
+    const std::optional<UnmatchedFrees>& recorded = reader_.summary().unmatched_frees;
+    if (!recorded) return;
+    const auto extended = [this](std::uint64_t count) {
+      const auto product = static_cast<unsigned __int128>(count) * writer_.event_count();
+      const auto quotient = product / std::max<std::uint64_t>(reader_.summary().event_count, 1);
+      return static_cast<std::uint64_t>(std::min<unsigned __int128>(quotient, ~std::uint64_t{0}));
+    };
+    writer_.AddUnmatchedFrees({.unknown = extended(recorded->unknown), .missed = extended(recorded->missed)});
+  }
+
   absl::Status ReadSideRecords() {
     const auto touched = reader_.ReadTouched();
     if (!touched.ok()) return touched.status();

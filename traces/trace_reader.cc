@@ -120,6 +120,7 @@ class Reader final : public TraceReader {
         block.first_object = header.fields.first_object;
         block.start_time_ns = header.fields.start_step * resolution_ns_;
         block.end_time_ns = (header.fields.start_step + header.fields.step_count) * resolution_ns_;
+        block.unmatched_frees = header.fields.unmatched_frees;
         next_event_ = block.first_event + block.events.size();
         now_ns_ = block.end_time_ns;
         return block;
@@ -374,6 +375,7 @@ class Reader final : public TraceReader {
       summary_.event_count = events;
       summary_.object_count = fields.first_object + fields.object_count;
       summary_.event_digest = fields.event_digest;
+      summary_.unmatched_frees = fields.unmatched_frees;
       recorded_lost_ = fields.lost_events;
     }
     touch_digest_ = fields.touch_digest;
@@ -497,6 +499,7 @@ class Reader final : public TraceReader {
     lost_ = false;
     next_event_ = fields.first_event;
     restore_first_object_ = fields.first_object;
+    restore_unmatched_frees_ = fields.unmatched_frees;
     restore_time_ns_ = fields.start_step * resolution_ns_;
     return true;
   }
@@ -511,6 +514,7 @@ class Reader final : public TraceReader {
     block.first_object = restore_first_object_;
     block.start_time_ns = now_ns_;
     block.end_time_ns = now_ns_ = restore_time_ns_;
+    block.unmatched_frees = restore_unmatched_frees_;
     restore_at_ += count;
     return block;
   }
@@ -610,6 +614,7 @@ class Reader final : public TraceReader {
   std::size_t restore_at_ = 0;
   std::uint64_t restore_first_object_ = 0;
   std::uint64_t restore_time_ns_ = 0;
+  std::optional<UnmatchedFrees> restore_unmatched_frees_;
 };
 
 }  // namespace

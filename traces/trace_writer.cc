@@ -121,6 +121,13 @@ class Writer final : public TraceWriter {
     digest_.Add(Event{Op::kTime, 0, 0, 0, step * resolution_ns_});
   }
 
+  void AddUnmatchedFrees(const UnmatchedFrees& frees) override {
+    if (!status_.ok() || finished_) return;
+    if (!unmatched_frees_) unmatched_frees_.emplace();
+    unmatched_frees_->unknown += frees.unknown;
+    unmatched_frees_->missed += frees.missed;
+  }
+
   void Resident(const ResidentSample& sample) override {
     if (!Ready()) return;
     const std::uint64_t step = sample.time_ns / resolution_ns_;
@@ -148,7 +155,7 @@ class Writer final : public TraceWriter {
     return encoder_.IsLive(slot) ? &encoder_.object(slot) : nullptr;
   }
   std::uint32_t slot_count() const override { return encoder_.objects().slot_count(); }
-  std::uint64_t event_count() const override { return first_event_ + encoder_.event_count(); }
+  std::uint64_t event_count() const override { return status_.ok() ? first_event_ + encoder_.event_count() : first_event_; }
   std::uint64_t object_count() const override { return encoder_.object_count(); }
   std::uint64_t live_objects() const override { return encoder_.objects().size(); }
   std::uint64_t live_bytes() const override { return live_bytes_; }
@@ -162,6 +169,7 @@ class Writer final : public TraceWriter {
   absl::Status Finish() override {
     if (finished_) return status_;
     if (status_.ok()) WriteEvents();
+    if (status_.ok()) written_.unmatched_frees = unmatched_frees_;
     if (status_.ok() && parity_.IsWorthItAtTheEnd()) WriteParity();
     // A trace that ended at its limit or on a full disk is finished as far as it goes.
     if (status_.ok() || absl::IsResourceExhausted(status_)) {
@@ -276,6 +284,7 @@ class Writer final : public TraceWriter {
     fields.lost_events = lost_events_;
     fields.event_digest = digest_.state();
     fields.touch_digest = touch_digest_.state();
+    fields.unmatched_frees = unmatched_frees_;
     return fields;
   }
 
@@ -435,6 +444,7 @@ class Writer final : public TraceWriter {
   std::uint64_t peak_live_bytes_ = 0;
   std::uint64_t peak_live_objects_ = 0;
   std::uint64_t lost_events_ = 0;
+  std::optional<UnmatchedFrees> unmatched_frees_;
   std::uint64_t step_ = 0;
   std::uint64_t marked_events_ = 0;             // up to the last time mark, that one included
   std::optional<std::uint64_t> resident_step_;  // of the last resident sample

@@ -75,6 +75,9 @@ class TraceWriter {
   // the trace's resolution: marks that fall into the same step as the last are dropped.
   virtual void Time(std::uint64_t time_ns) = 0;
 
+  // Adds to what the trace says of them. It says that they were not counted until this is called, be it with zeros.
+  virtual void AddUnmatchedFrees(const UnmatchedFrees& frees) = 0;
+
   // Samples tell no more of time than the marks do: `time_ns` is rounded down to the trace's resolution, a second sample of the
   // same step is dropped, and event_number is set to the number of events up to the last mark. In the order of their time.
   virtual void Resident(const ResidentSample& sample) = 0;
@@ -91,6 +94,7 @@ class TraceWriter {
     const LiveObject* const object = Object(slot);
     return object != nullptr ? object->number() : ~std::uint64_t{0};
   }
+  // Events appended; once nothing more is written (status()), those that are in the file.
   virtual std::uint64_t event_count() const = 0;
   virtual std::uint64_t object_count() const = 0;  // objects ever started
   virtual std::uint64_t live_objects() const = 0;

@@ -1,6 +1,7 @@
 #include "traces/transcribe.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -29,6 +30,7 @@ class Transcriber {
     if (absl::Status status = ReadSideRecords(reader); !status.ok()) return status;
     if (!is_last) HoldLastLooks();
     if (absl::Status status = reader.SeekTime(options_.from_ns); !status.ok()) return status;
+    unmatched_before_ = unmatched_ = {};
     if (!follows_ && options_.from_ns == 0) Begin();
     while (true) {
       absl::StatusOr<EventBlock> block = reader.Next();
@@ -41,7 +43,7 @@ class Transcriber {
       for (std::size_t i = 0; i < block->events.size(); ++i) {
         const Event& event = block->events[i];
         if (begun_ && block->restored && event.op == Op::kLost) inherited_.clear();
-        if (event.op == Op::kTime && event.size >= options_.to_ns) return Finish();
+        if (event.op == Op::kTime && event.size >= options_.to_ns) return Finish(block->unmatched_frees);
         const std::uint64_t number_before = next_number_;
         const std::uint64_t number = block->object_numbers.empty() ? next_number_ : block->object_numbers[i];
         if (StartsObject(event) && block->object_numbers.empty()) ++next_number_;
@@ -61,6 +63,7 @@ class Transcriber {
         first_new_number_ = writer_.object_count();
         first_copied_event_ = event_;
       }
+      unmatched_ = block->unmatched_frees.value_or(unmatched_);
       WriteSideRecords();
       if (!writer_.status().ok()) return writer_.status();
       if (options_.progress) options_.progress(event_before_ + event_);
@@ -70,7 +73,7 @@ class Transcriber {
       BeginWith(next_number_);
     }
     if (!begun_) return absl::OutOfRangeError("the trace ends before the time at which the copy should begin; choose an earlier one (heaptape inspect shows the duration)");
-    return Finish();
+    return Finish(reader.summary().unmatched_frees);
   }
 
   // The next Run() reads a segment that begins where the last one ended, `time_ns` after the copy's start.
@@ -133,6 +136,7 @@ class Transcriber {
   // Writes what is alive and switches from following to copying.
   void Begin() {
     begun_ = true;
+    unmatched_before_ = unmatched_;
     first_copied_number_ = next_number_;
     first_copied_event_ = event_;
     const std::uint16_t thread = writer_.BeginWithThreads(threads_);
@@ -253,7 +257,12 @@ class Transcriber {
     if (record.object != kNone) writer_.Touched(record);
   }
 
-  absl::Status Finish() {
+  // `unmatched_frees`: of the source, up to the end of the last block that was read.
+  absl::Status Finish(const std::optional<UnmatchedFrees>& unmatched_frees) {
+    if (unmatched_frees) {
+      writer_.AddUnmatchedFrees({.unknown = unmatched_frees->unknown - std::min(unmatched_frees->unknown, unmatched_before_.unknown),
+                                 .missed = unmatched_frees->missed - std::min(unmatched_frees->missed, unmatched_before_.missed)});
+    }
     WriteResident();
     WriteSideRecords();
     if (touched_end_ < touched_.size()) {
@@ -277,6 +286,9 @@ class Transcriber {
   std::uint64_t next_number_ = 0;    // of the source's next object
   std::uint64_t first_copied_event_ = 0, first_copied_number_ = 0;
   std::uint64_t first_new_number_ = 0;
+  // Of the source, up to the end of the last block read, and where the copy begins. They are known by the block: a copy of a
+  // part has those of every block it has a part of.
+  UnmatchedFrees unmatched_, unmatched_before_;
   // Of the objects that this segment, or the copy, begins with: their numbers in the source, ascending, and in the copy.
   std::vector<std::pair<std::uint64_t, std::uint64_t>> inherited_;
   std::vector<LiveObject> awaited_;  // what the segment has to begin with, in the order of their start

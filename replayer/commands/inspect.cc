@@ -114,6 +114,10 @@ Json ToJson(const Inspection& found) {
   json["never_freed_objects"] = statistics.never_freed_objects;
   json["never_freed_bytes"] = statistics.never_freed_bytes;
   json["events_lost"] = summary.lost_events;
+  if (summary.unmatched_frees) {
+    json["unknown_frees"] = summary.unmatched_frees->unknown;
+    json["missed_frees"] = summary.unmatched_frees->missed;
+  }
   json["complete"] = summary.complete;
   json["ended_at_size_limit"] = summary.ended_at_limit;
   json["damage"] = found.reader->damage();
@@ -261,6 +265,10 @@ std::string ToText(const Inspection& found) {
     missing = "what came after the file reached its size limit";
   if (summary.lost_events != 0) absl::StrAppend(&missing, missing.empty() ? "" : "; ", FormatCount(summary.lost_events), " events");
   line("missing", missing.empty() ? "nothing" : missing);
+  line("not seen", !summary.unmatched_frees                         ? "not counted"
+                   : *summary.unmatched_frees == UnmatchedFrees() ? "nothing"
+                   : summary.unmatched_frees->HideHeap(summary.event_count) ? MissingHeapSentence(*summary.unmatched_frees)
+                                                                            : FormatUnmatchedFrees(*summary.unmatched_frees));
   for (const std::string& sentence : found.reader->damage()) line("damage", sentence);
 
   TextTable kinds({{"event", false}, {"count"}, {"share"}, {"failed"}});

@@ -13,6 +13,7 @@
 #include "replayer/commands/memory_limit.h"
 #include "replayer/commands/progress.h"
 #include "replayer/export/external_text.h"
+#include "replayer/export/format.h"
 #include "traces/digest.h"
 #include "traces/trace_reader.h"
 
@@ -78,7 +79,7 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
     nlohmann::ordered_json json_gaps = nlohmann::ordered_json::array();
     for (const Gap& gap : gaps)
       json_gaps.push_back({{"first_event", gap.first_event}, {"events", gap.events}, {"start_ns", gap.start_ns}, {"end_ns", gap.end_ns}});
-    const nlohmann::ordered_json json = {{"schema_version", 1},
+    nlohmann::ordered_json json = {{"schema_version", 1},
                                          {"trace", arguments.input},
                                          {"events", summary.event_count},
                                          {"events_readable", read},
@@ -91,6 +92,10 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
                                          {"digest", summary.digest},
                                          {"digest_matches", same},
                                          {"damage", reader.damage()}};
+    if (summary.unmatched_frees) {
+      json["unknown_frees"] = summary.unmatched_frees->unknown;
+      json["missed_frees"] = summary.unmatched_frees->missed;
+    }
     std::printf("%s\n", JsonText(json).c_str());
     return good ? kExitDone : kExitFailed;
   }
@@ -108,6 +113,11 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
                         : !summary.complete    ? "not finished"
                         : unreadable != 0      ? "it had been finished"
                                                : "complete");
+  if (summary.unmatched_frees && *summary.unmatched_frees != UnmatchedFrees()) {
+    const UnmatchedFrees& frees = *summary.unmatched_frees;
+    const bool hide_heap = frees.HideHeap(summary.event_count);
+    std::printf("%s: %s\n", arguments.input.c_str(), (hide_heap ? MissingHeapSentence(frees) : FormatUnmatchedFrees(frees)).c_str());
+  }
   return good ? kExitDone : kExitFailed;
 }
 
@@ -123,6 +133,7 @@ void AddVerify(CLI::App& program, int& status) {
   AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "Exits 0 if nothing is damaged (a recording that was killed may still be whole as far as it goes), else 1.\n"
+      "What the recording did not see of the heap is said too, and is not damage.\n"
       "Examples:\n"
       "  heaptape verify guard.tape\n"
       "  heaptape verify --format json guard.tape | jq .damage");

@@ -123,6 +123,10 @@ Json TraceJson(const ReplayReport& report) {
   Put(json, report.trace, kTraceCounts);
   json["complete"] = report.trace.complete;
   if (report.trace.segment_start_ns != 0) json["segment_start_ns"] = report.trace.segment_start_ns;
+  if (report.trace.unmatched_frees) {
+    json["unknown_frees"] = report.trace.unmatched_frees->unknown;
+    json["missed_frees"] = report.trace.unmatched_frees->missed;
+  }
   json["truth"] = Columns(report.truth, kTruthColumns);
   return json;
 }
@@ -316,6 +320,11 @@ ReplayReport ReadTrace(const Json& json) {
   Get(json, report.trace, kTraceCounts);
   report.trace.complete = Member(json, "complete") == true;
   if (json.contains("segment_start_ns")) Get(json, "segment_start_ns", report.trace.segment_start_ns);
+  if (json.contains("unknown_frees")) {
+    UnmatchedFrees& frees = report.trace.unmatched_frees.emplace();
+    Get(json, "unknown_frees", frees.unknown);
+    Get(json, "missed_frees", frees.missed);
+  }
   ReadColumns(Member(json, "truth"), report.truth, kTruthColumns);
   return report;
 }

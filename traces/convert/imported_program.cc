@@ -137,7 +137,7 @@ void ImportedProgram::Time(std::uint64_t time_ns) {
 }
 
 absl::Status ImportedProgram::Finish() {
-  Ready();
+  if (Ready()) writer_->AddUnmatchedFrees({.unknown = unknown_frees_ + unknown_reallocs_, .missed = missing_frees_});
   return status_;
 }
 
