@@ -43,7 +43,8 @@ std::string Count(std::uint64_t number) {
 }
 
 // One line where somebody looks, and whatever somebody must know.
-void Tell(LaunchResult result, bool verbose) {
+void Tell(LaunchResult result, const RecordArguments& arguments) {
+  const bool verbose = arguments.verbose;
   for (std::string* text : {&result.output, &result.ended_early, &result.error}) *text = PlainText(*text);
   auto figure = [&result](const char* name) {
     const auto found = result.figures.find(name);
@@ -86,7 +87,7 @@ void Tell(LaunchResult result, bool verbose) {
   if (unmatched.HideHeap(figure("events"))) {
     std::fprintf(stderr, "heaptape: %s: %s\n", result.output.c_str(), MissingHeapSentence(unmatched).c_str());
   }
-  if (figure("executed")) {
+  if (figure("executed") && !arguments.recorder.children) {
     std::fprintf(stderr, "heaptape: %s: the program replaced itself by another, which was not recorded. Record that one, or "
                  "give --children.\n", result.output.c_str());
   }
@@ -96,10 +97,10 @@ void Tell(LaunchResult result, bool verbose) {
 void TellWhyNot(const LaunchResult& result, const std::string& program) {
   if (!result.unfinished.empty()) {
     std::fprintf(stderr, "heaptape: %s: the recording's writer ended before it had finished: it was killed. What it had written "
-                 "until then can be used; heaptape verify says how far it goes.\n", result.unfinished.c_str());
+                 "until then can be used; heaptape verify says how far it goes.\n", PlainText(result.unfinished).c_str());
   } else if (!result.finished.empty()) {
     std::fprintf(stderr, "heaptape: %s: is finished, but its writer could not report what it holds. See heaptape inspect.\n",
-                 result.finished.c_str());
+                 PlainText(result.finished).c_str());
   } else if (!result.error.empty()) {
     std::fprintf(stderr, "heaptape: %s: nothing was recorded: %s\n", program.c_str(), result.error.c_str());
   } else {
@@ -162,7 +163,7 @@ int Run(const RecordArguments& arguments) {
   const absl::StatusOr<LaunchResult> result = RunRecorded(arguments.command, options);
   if (!result.ok()) return Fail(result.status());
   if (result->recorded) {
-    Tell(*result, arguments.verbose);
+    Tell(*result, arguments);
   } else {
     TellWhyNot(*result, arguments.command[0]);
   }

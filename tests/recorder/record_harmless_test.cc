@@ -156,6 +156,12 @@ TEST(RecordHarmless, TheFirstNewDisturbedBySignalsAndForks) {
   for (int i = 0; i < 10; ++i) ExpectSameRecorded(TestProgram("first_new"));
 }
 
+// It brings operators of its own; looking them up once ran its constructor, which calls them.
+TEST(RecordHarmless, TheFirstNewOnAnAllocatorWithOperatorsOfItsOwn) {
+  ExpectSameRecorded(TestProgram("first_new"), "LD_PRELOAD=libtcmalloc_minimal.so.4");
+  ExpectSameRecorded(absl::StrCat(TestProgram("load_plugin"), " ", Library("plugin_cxx")), "LD_PRELOAD=libtcmalloc_minimal.so.4");
+}
+
 TEST(RecordHarmless, AnAllocatorThatChecksHowBlocksAreGivenBack) {
   ExpectSameRecorded(TestProgram("new_delete") + " 20000", absl::StrCat("LD_PRELOAD=", Library("checking_allocator")));
   ExpectSameRecorded(TestProgram("first_new"), absl::StrCat("LD_PRELOAD=", Library("checking_allocator")));
