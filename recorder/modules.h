@@ -16,7 +16,7 @@
 namespace heaptape {
 
 // The file was opened at the start, because the process may later give up the right to have it opened. A library that was
-// unloaded less than 100 ms after it was loaded may be missed ("[unknown]"), or taken for what was there before it.
+// unloaded before Resolve() was asked about it may be missed ("[unknown]"), or taken for what was there up to 100 ms before.
 class Modules {
  public:
   explicit Modules(int maps);  // /proc/PID/maps, closed here
@@ -31,8 +31,9 @@ class Modules {
   const std::vector<Module>& seen() const { return seen_; }
 
  private:
-  static const Mapping* Find(const std::vector<Mapping>& mappings, std::uint64_t address);
+  static const Mapping* Find(std::span<const Mapping> mappings, std::uint64_t address);
   void Read(std::uint64_t now_ns);
+  bool MayReadForUnknown(std::uint64_t now_ns) const;
   std::uint32_t Number(const std::string& path);
 
   int maps_ = -1;
@@ -40,6 +41,8 @@ class Modules {
   std::vector<Mapping> mappings_;  // ascending
   std::vector<Mapping> unloaded_;  // of the reading before, for what has gone since
   std::uint64_t read_ns_ = 0;
+  std::uint64_t first_ns_ = 0;  // of the first Resolve()
+  std::uint64_t spent_ns_ = 0;  // CPU time of all readings
   std::map<std::string, std::uint32_t> numbers_;  // by path
   std::vector<Module> seen_;
 };

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <memory>
 #include <utility>
 
@@ -13,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "allocators/probe.h"
 #include "replayer/call_sites.h"
 #include "replayer/event_feed.h"
@@ -36,6 +38,23 @@ constexpr char kStaticTlsTunable[] = "glibc.rtld.optional_static_tls=16384";
 constexpr std::uint32_t kGlibcArenasPerCpu = 8;
 // The worker ends itself at the memory limit; the host does if it is this far beyond.
 constexpr double kLimitSlack = 1.5;
+
+// What HEAPTAPE_DISTRUST names is not used, as on a machine without it: the tests need no such machine (ENGINE.md).
+absl::Status ApplyDistrust(worker::Settings& settings) {
+  const char* names = std::getenv("HEAPTAPE_DISTRUST");
+  for (const absl::string_view name : absl::StrSplit(names != nullptr ? names : "", ',', absl::SkipEmpty())) {
+    if (name == "counters") {
+      settings.distrust_counters = 1;
+    } else if (name == "fsgsbase") {
+      settings.distrust_fsgsbase = 1;
+    } else if (name == "identities") {
+      settings.distrust_identities = 1;
+    } else {
+      return absl::InvalidArgumentError(absl::StrCat("HEAPTAPE_DISTRUST: there is no \"", name, "\". Known: counters, fsgsbase, identities"));
+    }
+  }
+  return absl::OkStatus();
+}
 
 std::string SignalText(int signal) {
   const char* name = sigabbrev_np(signal);
@@ -169,6 +188,7 @@ void CopyFindings(const WorkerProcess& process, RunResult& result) {
                          findings.calls.madvise, findings.calls.mprotect, findings.calls.brk};
   result.cpu_user_ns = findings.cpu_user_ns;
   result.cpu_system_ns = findings.cpu_system_ns;
+  result.uses_fsgsbase = findings.fsgsbase != 0;
   result.events_replayed = process.position();
   const worker::WorkerSample* samples = process.samples();
   result.series.reserve(findings.samples);
@@ -262,6 +282,7 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   settings.distrust_counters = !options.trust_counters;
   settings.distrust_fsgsbase = !options.trust_fsgsbase;
   settings.distrust_identities = !options.trust_identities;
+  if (absl::Status distrusted = ApplyDistrust(settings); !distrusted.ok()) return distrusted;
   settings.vary_addresses = options.vary_addresses;
   settings.vary_keys = options.vary_keys;
   settings.vary_signals = options.vary_signals;
@@ -357,12 +378,6 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   CopyFindings(process, result);
   result.notes.insert(result.notes.end(), feed.notes().begin(), feed.notes().end());
   const worker::Findings& findings = process.findings();
-  if (options.engine != Engine::kLockstep && result.settings.engine == "lockstep") {
-    result.notes.push_back("replayed in lock-step with real threads: this machine does not let one thread take another's identity");
-  }
-  if (result.settings.engine == "fast" && settings.thread_count > 1 && !findings.fsgsbase) {
-    result.notes.push_back("this CPU cannot set the FS base by an instruction: each change of thread takes a system call");
-  }
   if (!findings.calls_exact) {
     result.notes.push_back("the C library's own system calls could not be counted: the kernel has no Syscall User Dispatch");
   }

@@ -119,6 +119,7 @@ struct RunResult {
   std::uint64_t cpu_system_ns = 0;
   std::uint64_t address_hash = 0;     // over every address the allocator returned, in order
   std::string series_digest;          // 16 hex digits over every sample's time, RSS and event number
+  bool uses_fsgsbase = false;         // how the fast engine changed threads; moves no figure, so no output has it
   std::vector<std::string> notes;     // sentences for the user
   std::vector<HeapMap> heap_maps;     // where asked for: at moments spread over the run, at the peak, at the end
 

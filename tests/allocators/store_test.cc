@@ -103,7 +103,7 @@ TEST_F(StoreTest, OfTwoThatMakeTheSameOneWaits) {
         [&](const std::string& folder) -> absl::StatusOr<StoredAllocator> {
           ++made;
           // Until the other has said that it waits.
-          for (int i = 0; i < 500 && !waited; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+          for (int i = 0; i < 15'000 && !waited; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(20));
           return Fill(folder, "1.0");
         },
         [&](const std::string& sentence) {

@@ -23,7 +23,7 @@ class Benchmarks(unittest.TestCase):
         self.assertRegex(text, r"time_per_event=[\d.]+[nu]s\b")
         row, = json.loads(run(name, f"--benchmark_filter={which}", "--benchmark_format=json"))["benchmarks"]
         self.assertEqual(row["time_unit"], "ms")
-        self.assertTrue(1e-9 < row["time_per_event"] < 1e-5, row)
+        self.assertGreater(row["time_per_event"], 0, row)
         return row["cpu_time"] * 1e-3 / row["time_per_event"]
 
     def test_writer(self):

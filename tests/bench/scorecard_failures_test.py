@@ -46,7 +46,9 @@ class Failures(unittest.TestCase):
             self.assertEqual(row["program"], "loop")
             own, other = row["recorders"]["heaptape"], row["recorders"]["peer"]
             self.assertGreater(other["replay_ns_per_event"], 0)
-            self.assertAlmostEqual(other["bytes_per_event"], own["bytes_per_event"], delta=0.02)
+            # Of the same calls, so nearly alike; time marks, which are the more the slower it goes, take some bytes.
+            self.assertLess(abs(other["bytes_per_event"] - own["bytes_per_event"]), 1)
+            self.assertGreater(other["bytes_per_event"], 0)
             self.assertIn("ns/event, peer", done.stdout)
 
     def test_what_cannot_be_run_is_refused_before_anything_is_measured(self):

@@ -120,7 +120,7 @@ class Slides(unittest.TestCase):
         self.assertEqual(done.returncode, 3)
         self.assertIn("replay against a bare loop: was not measured", done.stderr)
 
-    def test_the_committed_baseline_bounds_what_ci_runs(self):
+    def test_the_committed_baseline_bounds_the_short_form(self):
         bounds = json.loads((SOURCE / "bench" / "baseline.json").read_text())["scales"]["smoke"]
         self.assertEqual(set(bounds), {"tight_loop", "churn_1", "churn_3", "python"})
         self.assertTrue(any("call_cpu_ratio" in bound for bound in bounds.values()))

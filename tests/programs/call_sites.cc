@@ -1,7 +1,9 @@
 // Allocates 4 MiB in blocks of 1 KiB from one known place, the same from a thread, then 1 MB from a library, and 1 MB
 // more while that is loaded and unloaded for each block and a timer's handler allocates wherever it hits. Prints where the call of
-// Leaf() returns to, as an offset within this program's file. argv[1]: the library, where there is to be one.
+// Leaf() returns to, as an offset within this program's file. argv[1]: the library, where there is to be one. argv[2]: a
+// FIFO; before the library is unloaded for the first time it is opened and read to its end.
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <link.h>
 #include <pthread.h>
 #include <signal.h>
@@ -46,12 +48,16 @@ int main(int argc, char** argv) {
   pthread_join(thread, nullptr);
   dl_iterate_phdr(PrintOffset, nullptr);
   if (argc > 1) {
-    // Long enough for its place to be seen.
     void* library = dlopen(argv[1], RTLD_NOW);
     if (!library) return 1;
     auto* allocate = (void* (*)(size_t))dlsym(library, "Allocate");
     for (int i = 0; i < 200; ++i) free(allocate(5000));
-    usleep(1000000);
+    if (argc > 2) {
+      char byte;
+      const int fifo = open(argv[2], O_RDONLY);
+      if (fifo < 0 || read(fifo, &byte, 1) != 0) return 1;
+      close(fifo);
+    }
     dlclose(library);
   }
   // The C library's own allocator allows no handler that allocates.

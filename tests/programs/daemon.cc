@@ -1,5 +1,6 @@
 // Becomes a daemon as tor does: forks, the child leaves the session and forks again, the first waits on a
-// pipe until the last is ready. Then works for argv[1] milliseconds and writes its process id to argv[2].
+// pipe until the last is ready and has written its process id to argv[2]. That one works until the file argv[1] exists, or the other is
+// gone with its folder.
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -31,7 +32,7 @@ int main(int argc, char** argv) {
   close(0);
   close(1);
   close(2);
-  usleep(atoi(argv[1]) * 1000);
+  while (access(argv[1], F_OK) != 0 && access(argv[2], F_OK) == 0) usleep(10000);
   void* late[7];
   for (void*& block : late) block = malloc(4444);
   return late[0] == nullptr;

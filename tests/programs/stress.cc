@@ -1,4 +1,4 @@
-// Everything that disturbs a recorder, at random and all at once, for argv[1] milliseconds: signals whose handlers
+// Everything that disturbs a recorder, at random and all at once, for argv[1] milliseconds or longer: signals whose handlers
 // allocate wherever they hit, threads that are born and die with destructors that free late, blocks handed from
 // thread to thread, forks, vforks, threads and children within seccomp filters, a library (argv[2]) that comes and goes. Runs on reentrant_malloc, which allows it
 // all. Prints how many blocks of kMarked bytes were allocated; a recording must have as many.
@@ -112,7 +112,7 @@ int main(int argc, char** argv) {
   pthread_t raiser;
   pthread_create(&raiser, nullptr, Raise, nullptr);
   unsigned seed = 1;
-  while (Seconds() < end) {
+  while (Seconds() < end || __atomic_load_n(&marked, __ATOMIC_RELAXED) < 200) {
     pthread_t threads[kThreads];
     for (pthread_t& thread : threads) {
       if (pthread_create(&thread, nullptr, Live, (void*)(size_t)Random(&seed)) != 0) return 1;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -101,10 +102,17 @@ TEST(RecordCalls, MoreThreadsThanThePoolHasChunksFor) {
   EXPECT_EQ(recorded.trace.threads_started, 800u);
 }
 
+// A program waits for a look only so long: where the writer gets no CPU in time, there is none. So again, a few times.
+std::vector<int> PagesOnceLookedAt(std::uint64_t bytes, const std::function<ReadTrace()>& record) {
+  std::vector<int> pages = {-1};
+  for (int i = 0; i < 10 && std::find(pages.begin(), pages.end(), -1) != pages.end(); ++i) pages = PagesAtTheEnd(record(), bytes);
+  return pages;
+}
+
 TEST(RecordCalls, PagesOfBigBlocksThatAreNeverFreedAreLookedAtAtExit) {
   TemporaryFolder folder;
-  const Recorded recorded = RecordAndCheck({TestProgram("big_blocks")}, folder.File("x.tape"));
-  EXPECT_THAT(PagesAtTheEnd(recorded.trace, 4 << 20), ::testing::ElementsAre(100, 0));
+  const auto record = [&] { return RecordAndCheck({TestProgram("big_blocks")}, folder.File("x.tape")).trace; };
+  EXPECT_THAT(PagesOnceLookedAt(4 << 20, record), ::testing::ElementsAre(100, 0));
 }
 
 TEST(RecordCalls, LooksAtBigBlocksThatWereSkippedAreTold) {
@@ -120,19 +128,27 @@ TEST(RecordCalls, LooksAtBigBlocksThatWereSkippedAreTold) {
     untouched += look.when == TouchRecord::When::kFree && look.present.empty();
   }
   EXPECT_EQ(untouched, 0);
-  std::filesystem::remove(folder.File("x.tape"));
-  EXPECT_EQ(Shell(record).output, "big_blocks: written\n");
+  const auto again = [&] {
+    std::filesystem::remove(folder.File("x.tape"));
+    return Shell(record);
+  };
+  ShellResult none = again();
+  for (int i = 0; i < 10 && absl::StrContains(none.output, "came late"); ++i) none = again();
+  EXPECT_EQ(none.output, "big_blocks: written\n");
 }
 
 TEST(RecordCalls, LooksThatNobodyComesForDoNotStandInTheWayOfOthers) {
   TemporaryFolder folder;
-  setenv("LD_PRELOAD", HEAPTAPE_REENTRANT_MALLOC, 1);
-  const absl::StatusOr<LaunchResult> launch =
-      RunRecorded({TestProgram("big_blocks"), "jump"}, TestLaunchOptions(folder.File("x.tape")));
-  unsetenv("LD_PRELOAD");
-  ASSERT_TRUE(launch.ok()) << launch.status();
-  EXPECT_EQ(launch->exit_status, 0);
-  EXPECT_THAT(PagesAtTheEnd(ReadAndCheck(folder.File("x.tape")), 8 << 20), ::testing::ElementsAre(50));
+  const auto record = [&] {
+    setenv("LD_PRELOAD", HEAPTAPE_REENTRANT_MALLOC, 1);
+    const absl::StatusOr<LaunchResult> launch =
+        RunRecorded({TestProgram("big_blocks"), "jump"}, TestLaunchOptions(folder.File("x.tape")));
+    unsetenv("LD_PRELOAD");
+    EXPECT_TRUE(launch.ok()) << launch.status();
+    EXPECT_EQ(launch.ok() ? launch->exit_status : -1, 0);
+    return ReadAndCheck(folder.File("x.tape"));
+  };
+  EXPECT_THAT(PagesOnceLookedAt(8 << 20, record), ::testing::ElementsAre(50));
 }
 
 // C++ on top of the C library, and on allocators that bring operators of their own: seen once each, never twice.

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <fstream>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -54,16 +53,16 @@ TEST(RecordProcesses, ADaemonGivesOneTraceUnderTheNameAskedFor) {
   TemporaryFolder folder;
   const std::string tape = folder.File("daemon.tape");
   absl::StatusOr<LaunchResult> launch =
-      RunRecorded({TestProgram("daemon"), "1500", folder.File("pid")}, TestLaunchOptions(tape));
+      RunRecorded({TestProgram("daemon"), folder.File("end"), folder.File("pid")}, TestLaunchOptions(tape));
   ASSERT_TRUE(launch.ok()) << launch.status();
   EXPECT_EQ(launch->exit_status, 0);
   pid_t daemon = 0;
   std::ifstream(folder.File("pid")) >> daemon;
   EXPECT_EQ(launch->figures["daemon"], static_cast<std::uint64_t>(daemon));
-  const std::string ctl = absl::StrCat(HEAPTAPE_PROGRAM, " ctl ", daemon, " status");
-  EXPECT_TRUE(Eventually([&] { return absl::StrContains(Shell(ctl).output, "state                      recording"); }));
+  EXPECT_TRUE(Eventually([&] { return Control(daemon, "status")["state"] == "recording"; }));
+  CreateFile(folder.File("end"));
   ASSERT_TRUE(Eventually([&] { return Exists(tape); }));
-  EXPECT_EQ(folder.Names(), (std::vector<std::string>{"daemon.tape", "pid"}));
+  EXPECT_EQ(folder.Names(), (std::vector<std::string>{"daemon.tape", "end", "pid"}));
   const ReadTrace trace = ReadAndCheck(tape);
   EXPECT_TRUE(trace.summary.complete);
   EXPECT_EQ(CountOf(trace, Op::kMalloc, 1111), 100u);   // from before the forks: the live set
@@ -82,10 +81,11 @@ TEST(RecordProcesses, WhatIsExecutedIsLeftAlone) {
 
 TEST(RecordProcesses, AProgramThatReplacesItselfEndsTheTraceInGoodOrder) {
   TemporaryFolder folder;
-  const ShellResult result =
-      Shell(absl::StrCat(HEAPTAPE_PROGRAM, " record -o ", folder.File("sh.tape"), " -- sh -c 'exec sleep 0.3'"));
-  EXPECT_EQ(result.status, 0);
-  EXPECT_THAT(result.output, ::testing::HasSubstr("replaced itself"));
+  Running running(folder, "-o " + folder.File("sh.tape"), "sh -c 'exec tail -f /dev/null'");
+  EXPECT_TRUE(Eventually([&] { return Exists(folder.File("sh.tape")); }));
+  kill(running.program(), SIGTERM);
+  EXPECT_EQ(running.Wait(), 128 + SIGTERM);
+  EXPECT_THAT(running.Output(), ::testing::HasSubstr("replaced itself"));
   EXPECT_TRUE(ReadAndCheck(folder.File("sh.tape")).summary.complete);
 }
 

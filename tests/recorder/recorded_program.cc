@@ -1,16 +1,21 @@
 #include "tests/recorder/recorded_program.h"
 
+#include <signal.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "gtest/gtest.h"
 
 namespace heaptape {
@@ -128,6 +133,8 @@ LaunchOptions TestLaunchOptions(const std::string& output, const RecorderOptions
   launch.preload_path = HEAPTAPE_PRELOAD;
   launch.output = output;
   launch.recorder = options;
+  // On a machine with other work the writer may be away for seconds.
+  if (options.max_wait_ns == RecorderOptions().max_wait_ns) launch.recorder.max_wait_ns = 60'000'000'000;
   return launch;
 }
 
@@ -153,6 +160,10 @@ Recorded RecordAndCheck(const std::vector<std::string>& command, const std::stri
 
 std::string TestProgram(const std::string& name) { return absl::StrCat(HEAPTAPE_TEST_PROGRAMS, "/", name); }
 
+std::string BusyUntil(const std::string& file, int rounds) { return absl::StrCat(TestProgram("busy"), " ", rounds, " ", file); }
+
+void CreateFile(const std::string& path) { EXPECT_TRUE(std::ofstream(path).is_open()) << path; }
+
 ShellResult Shell(const std::string& command_line) {
   ShellResult result;
   FILE* pipe = popen(absl::StrCat("(", command_line, ") 2>&1").c_str(), "r");
@@ -163,6 +174,64 @@ ShellResult Shell(const std::string& command_line) {
   const int status = pclose(pipe);
   result.status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   return result;
+}
+
+std::map<std::string, std::string> Control(pid_t program, const std::string& action) {
+  std::map<std::string, std::string> values;
+  const ShellResult result = Shell(absl::StrCat(HEAPTAPE_PROGRAM, " ctl ", program, " ", action));
+  if (result.status != 0) return values;
+  for (absl::string_view line : absl::StrSplit(result.output, '\n')) {
+    const std::pair<absl::string_view, absl::string_view> words = absl::StrSplit(line, absl::MaxSplits(' ', 1));
+    values.emplace(words.first, absl::StripAsciiWhitespace(words.second));
+  }
+  return values;
+}
+
+void FlushAll(pid_t program) {
+  // The writer may have been on its way from reading events to obeying: only between the first answer and the second it
+  // has surely read.
+  for (int i = 0; i < 2; ++i) EXPECT_TRUE(Eventually([&] { return !Control(program, "flush").empty(); }));
+}
+
+Running::Running(const TemporaryFolder& folder, const std::string& options, const std::string& command)
+    : output_(folder.File("output")) {
+  const std::string line = absl::StrCat("exec ", HEAPTAPE_PROGRAM, " record ", options, " -- ", command, " > ", output_, " 2>&1");
+  record_ = fork();
+  if (record_ == 0) {
+    execl("/bin/sh", "sh", "-c", line.c_str(), nullptr);
+    _exit(127);
+  }
+}
+
+Running::~Running() {
+  if (record_ < 0) return;
+  if (const pid_t recorded = program(); recorded > 0) kill(recorded, SIGKILL);
+  kill(record_, SIGKILL);
+  waitpid(record_, nullptr, 0);
+}
+
+pid_t Running::program() const {
+  pid_t child = -1;
+  return std::ifstream(absl::StrCat("/proc/", record_, "/task/", record_, "/children")) >> child ? child : -1;
+}
+
+int Running::Wait() {
+  int status = 0;
+  waitpid(record_, &status, 0);
+  record_ = -1;
+  return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+std::string Running::Output() const {
+  std::ifstream file(output_);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+bool Running::Find(pid_t* program, pid_t* writer) {
+  return Eventually([&] {
+    *program = this->program();
+    return *program > 0 && absl::SimpleAtoi(Control(*program, "status")["writer_pid"], writer);
+  });
 }
 
 }  // namespace heaptape

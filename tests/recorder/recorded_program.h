@@ -35,10 +35,10 @@ class TemporaryFolder {
   std::string path_;
 };
 
-// Waits for what another process is about to do. False after a minute.
+// Waits for what another process is about to do. False after five minutes: a busy machine is slow, not wrong.
 template <typename Condition>
 bool Eventually(Condition condition) {
-  for (int i = 0; i < 6000; ++i) {
+  for (int i = 0; i < 30'000; ++i) {
     if (condition()) return true;
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
@@ -80,6 +80,9 @@ LaunchOptions TestLaunchOptions(const std::string& output, const RecorderOptions
 
 // A program of tests/programs.
 std::string TestProgram(const std::string& name);
+// tests/programs/busy, which works until the file exists and then for so many rounds of 4,000 events.
+std::string BusyUntil(const std::string& file, int rounds = 0);
+void CreateFile(const std::string& path);
 
 // Runs a command line in a shell; its status and what it printed on stdout and stderr together.
 struct ShellResult {
@@ -87,6 +90,33 @@ struct ShellResult {
   std::string output;
 };
 ShellResult Shell(const std::string& command_line);
+
+// `heaptape ctl PROGRAM ACTION`: name and value of each line; empty where the program is not being recorded.
+std::map<std::string, std::string> Control(pid_t program, const std::string& action);
+// Has the writer read all events published so far, and brings them to the file.
+void FlushAll(pid_t program);
+
+// `heaptape record` in the background, with what the test needs to disturb it.
+class Running {
+ public:
+  Running(const TemporaryFolder& folder, const std::string& options, const std::string& command);
+  ~Running();
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+
+  // Of `heaptape record`, once the program's own and the trace are done.
+  int Wait();
+  std::string Output() const;
+  // The recorded program and its writer, from `heaptape ctl`, once it is being recorded.
+  bool Find(pid_t* program, pid_t* writer);
+
+  pid_t process() const { return record_; }
+  pid_t program() const;  // -1 where there is none (yet)
+
+ private:
+  std::string output_;
+  pid_t record_ = -1;
+};
 
 }  // namespace heaptape
 

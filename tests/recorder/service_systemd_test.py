@@ -70,7 +70,7 @@ class Machine:
 
     def boot(self):
         """None, or why it does not come up."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             if self.unshare.poll() is not None:
                 return self.unshare.stderr.read().strip()
@@ -80,12 +80,12 @@ class Machine:
             elif self("systemctl", "is-active", "systemd-journald.service").stdout == "active\n":
                 return None
             time.sleep(0.1)
-        return "systemd did not come up within two minutes"
+        return "systemd did not come up within five minutes"
 
     def __call__(self, *command):
         inside = ["nsenter", "-t", self.init, "-a", "--root", "env", "-i", "--chdir=/", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
         return subprocess.run([*inside, *command],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=400, check=False)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
 
     def end(self):
         self.unshare.kill()  # and with it process 1 and all there is in its namespaces
@@ -116,13 +116,16 @@ class ServiceUnderSystemd(unittest.TestCase):
         return self.run_in("systemctl", "show", "-P", name, UNIT).strip()
 
     def eventually(self, condition, what):
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not condition():
             self.assertLess(time.monotonic(), deadline, what + "\n" + self.machine("journalctl", "--no-pager", "-n", "30").stdout)
             time.sleep(0.1)
 
     def control(self):
         return dict(line.split(None, 1) for line in self.run_in(HEAPTAPE, "ctl", self.show("MainPID")).splitlines())
+
+    def await_recording(self):
+        self.eventually(lambda: self.control()["state"] == "recording", "not recorded")
 
     def tapes(self):
         return sorted(self.shell("ls /var/lib/heaptape 2>/dev/null || true").split())
@@ -152,8 +155,8 @@ class ServiceUnderSystemd(unittest.TestCase):
         self.run_in("systemctl", "daemon-reload")
         self.start()
         with self.subTest("it is recorded, into a folder of its own"):
+            self.await_recording()
             status = self.control()
-            self.assertEqual(status["state"], "recording")
             self.assertRegex(status["output"], r"^/var/lib/heaptape/tor@default-\d{8}T\d{6}Z\.tape$")
             self.assertEqual(self.run_in("stat", "-c", "%U %a", "/var/lib/heaptape").strip(), "root 700")
             self.assertEqual(len(self.tapes()), 1, "the unit's check of the configuration is not recorded")
@@ -176,7 +179,7 @@ class ServiceUnderSystemd(unittest.TestCase):
             self.start()
             self.run_in("kill", "-KILL", self.show("MainPID"))
             self.eventually(lambda: self.show("NRestarts") == "1" and self.show("ActiveState") == "active", "not started again")
-            self.assertEqual(self.control()["state"], "recording")
+            self.await_recording()
             self.eventually(lambda: [name.endswith(".part") for name in self.tapes()] == [False, False, True], str(self.tapes()))
             for tape in self.tapes()[:2]:
                 self.run_in(HEAPTAPE, "verify", f"/var/lib/heaptape/{tape}")
@@ -208,7 +211,7 @@ class ServiceUnderSystemd(unittest.TestCase):
                 tried = re.sub(r"\d{8}T\d{6}Z", self.tapes()[-1].split("-")[1].split(".")[0], line)
             printed[line] = self.shell(f"export PATH=/opt/heaptape/bin:$PATH SYSTEMD_PAGER=cat; {tried}")
             if line == "systemctl restart tor@default.service" and self.machine("test", "-e", DROP_IN).returncode == 0:
-                self.assertEqual(self.control()["state"], "recording")
+                self.await_recording()
         self.assertIn("apparmor_parser -r /etc/apparmor.d/system_tor", lines)
         self.assertRegex(printed["heaptape ctl $(systemctl show -P MainPID tor@default.service) status"], r"(?m)^state +recording$")
         self.assertRegex(printed["ls -l /var/lib/heaptape"], r"-rw------- .*\.tape\.part\n")

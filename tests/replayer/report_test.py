@@ -88,7 +88,7 @@ def look_at(text, folder, width=1200, dark=False):
     command = [chromium, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},2000", "--virtual-time-budget=20000", "--dump-dom"]
     if dark:
         command.append("--force-dark-mode")
-    done = subprocess.run(command + ["file://" + page_file], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command + ["file://" + page_file], capture_output=True, text=True)
     console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     assert not console, console
     page = Page()

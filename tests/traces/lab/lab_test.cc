@@ -46,9 +46,9 @@ class TemporaryFolder {
   std::string path_;
 };
 
-// Waits for what has to come sooner or later.
-bool Eventually(const std::function<bool()>& reached, int seconds) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+// Waits for what has to come sooner or later. False after five minutes: a busy machine is slow, not wrong.
+bool Eventually(const std::function<bool()>& reached) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(5);
   while (!reached()) {
     if (std::chrono::steady_clock::now() > deadline) return false;
     std::this_thread::sleep_for(std::chrono::milliseconds(100));
@@ -114,14 +114,14 @@ TEST(FileServer, GivesAsManyBytesAsAskedFor) {
   const auto server = FileServer::Start(endpoint);
   ASSERT_TRUE(server.ok()) << server.status();
   for (std::size_t size : {0, 1, 70'000, 5'000'000}) {
-    const auto reply = Ask(endpoint, GetRequest("/" + std::to_string(size)), 10'000);
+    const auto reply = Ask(endpoint, GetRequest("/" + std::to_string(size)), 120'000);
     ASSERT_TRUE(reply.ok()) << reply.status();
     EXPECT_EQ(reply->body.size(), size);
   }
 }
 
 TEST(Http, SaysWhereNobodyListens) {
-  const auto reply = Ask(Endpoint{"127.63.0.3", 9}, GetRequest("/"), 1000);
+  const auto reply = Ask(Endpoint{"127.63.0.3", 9}, GetRequest("/"), 120'000);
   EXPECT_EQ(reply.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(reply.status().message()), HasSubstr("127.63.0.3:9"));
 }
@@ -133,18 +133,18 @@ TEST(Process, ChildrenDieWithTheirParent) {
     (void)StartChild({.command = {"sleep", "1000"}, .lab_directory = folder.path()});
     pause();
   }
-  ASSERT_TRUE(Eventually([&] { return FindProcesses(folder.path()).size() == 1; }, 20));
+  ASSERT_TRUE(Eventually([&] { return FindProcesses(folder.path()).size() == 1; }));
   kill(parent, SIGKILL);
   waitpid(parent, nullptr, 0);
-  EXPECT_TRUE(Eventually([&] { return FindProcesses(folder.path()).empty(); }, 20));
+  EXPECT_TRUE(Eventually([&] { return FindProcesses(folder.path()).empty(); }));
 }
 
 TEST(Process, StragglersAreFoundAndKilled) {
   const TemporaryFolder folder;
   const auto child = StartChild({.command = {"sleep", "1000"}, .lab_directory = folder.path()});
   ASSERT_TRUE(child.ok());
-  EXPECT_TRUE(Eventually([&] { return FindProcesses(folder.path()) == std::vector<pid_t>{*child}; }, 20));
-  EXPECT_TRUE(KillRemaining(folder.path(), 5000));
+  EXPECT_TRUE(Eventually([&] { return FindProcesses(folder.path()) == std::vector<pid_t>{*child}; }));
+  EXPECT_TRUE(KillRemaining(folder.path(), 120'000));
   EXPECT_EQ(StartChild({.command = {"no-such-program"}, .lab_directory = folder.path()}).status().code(), absl::StatusCode::kNotFound);
 }
 
@@ -173,15 +173,15 @@ TEST_F(NetworkTest, CarriesLoadThroughAGuardAndLeavesNothing) {
 
   auto guard = Guard::Start(state, {.cpus = 1, .torrc = {"GeoIPFile /dev/null", "GeoIPv6File /dev/null"}});
   ASSERT_TRUE(guard.ok()) << guard.status();
-  ASSERT_TRUE(Eventually([&] { return (*guard)->Serving(); }, 120));
+  ASSERT_TRUE(Eventually([&] { return (*guard)->Serving(); }));
   const auto status = QueryStatus(state);
   ASSERT_TRUE(status.ok()) << status.status();
   EXPECT_GE(status->relays_in_consensus, 20 + 3 + 4);  // authorities, exits, the two others, the guard
   EXPECT_EQ(status->tor_processes, 3 + 2 + 2 + 1 + 1);
   {
     const auto load = Load::Start(state, {(*guard)->ports()}, {.streams = 4, .directory_requests_per_second = 20, .connections = 40});
-    EXPECT_TRUE(Eventually([&] { return load->counts().streams > 3 && load->counts().directory_requests > 40 && load->counts().encodings.size() == 5; }, 120));
-    EXPECT_TRUE(Eventually([&] { return load->counts().connections_open >= 35; }, 120)) << load->counts().connections_open;
+    EXPECT_TRUE(Eventually([&] { return load->counts().streams > 3 && load->counts().directory_requests > 40 && load->counts().encodings.size() == 5; }));
+    EXPECT_TRUE(Eventually([&] { return load->counts().connections_open >= 35; })) << load->counts().connections_open;
     EXPECT_GT(load->counts().stream_bytes, 0u);
   }
   const auto memory = (*guard)->ReadMemory();
@@ -203,15 +203,15 @@ TEST_F(NetworkTest, GoesWhenWhoeverStartsItIsKilled) {
     (void)Network::Up(options_, nullptr, cancelled_);
     _exit(0);
   }
-  EXPECT_TRUE(Eventually([&] { return FindProcesses(options_.directory).size() >= 3; }, 60));
+  EXPECT_TRUE(Eventually([&] { return FindProcesses(options_.directory).size() >= 3; }));
   kill(starter, SIGKILL);
   waitpid(starter, nullptr, 0);
-  EXPECT_TRUE(Eventually([&] { return FindProcesses(options_.directory).empty() && !ReadState(options_.directory).ok(); }, 60));
+  EXPECT_TRUE(Eventually([&] { return FindProcesses(options_.directory).empty() && !ReadState(options_.directory).ok(); }));
 }
 
 TEST_F(NetworkTest, GoesWhenItsSupervisorIsKilled) {
   std::thread killer([&] {
-    ASSERT_TRUE(Eventually([&] { return FindProcesses(options_.directory).size() >= 3; }, 60));
+    ASSERT_TRUE(Eventually([&] { return FindProcesses(options_.directory).size() >= 3; }));
     const auto state = ReadState(options_.directory);
     ASSERT_TRUE(state.ok()) << state.status();
     kill(state->supervisor, SIGKILL);
@@ -219,7 +219,7 @@ TEST_F(NetworkTest, GoesWhenItsSupervisorIsKilled) {
   const auto network = Network::Up(options_, nullptr, cancelled_);
   killer.join();
   EXPECT_FALSE(network.ok());
-  EXPECT_TRUE(Eventually([&] { return FindProcesses(options_.directory).empty(); }, 20));
+  EXPECT_TRUE(Eventually([&] { return FindProcesses(options_.directory).empty(); }));
   const auto down = Down(options_.directory);
   ASSERT_TRUE(down.ok());
   EXPECT_FALSE(std::filesystem::exists(options_.directory));
@@ -227,7 +227,7 @@ TEST_F(NetworkTest, GoesWhenItsSupervisorIsKilled) {
 
 TEST_F(NetworkTest, ComesToAnEndWhenInterrupted) {
   std::thread interrupter([&] {
-    EXPECT_TRUE(Eventually([&] { return FindProcesses(options_.directory).size() >= 3; }, 60));
+    EXPECT_TRUE(Eventually([&] { return FindProcesses(options_.directory).size() >= 3; }));
     cancelled_ = true;
   });
   const auto network = Network::Up(options_, nullptr, cancelled_);
