@@ -281,7 +281,7 @@ void AddAllocators(CLI::App& program, int& status) {
       "The checks are run once for each library and remembered. A library that fails some can still be replayed.\n"
       "Examples:\n"
       "  heaptape allocators list --update\n"
-      "  heaptape allocators list --write-into README.md");
+      "  heaptape allocators list --write-into allocators/README.md");
   list->callback([arguments, &status] { status = RunList(*arguments); });
 
   CLI::App* add = command->add_subcommand("add", "Get an allocator, without touching the system's libraries");
