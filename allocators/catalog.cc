@@ -160,8 +160,8 @@ absl::Status SetTunables(const Family& family, const std::vector<std::pair<std::
 }
 
 // What is loaded is what is named: the library's own word against the package's or the build's.
-absl::Status AskVersion(const Family& family, const std::string& cache_folder, ResolvedAllocator& allocator) {
-  const absl::StatusOr<LibraryFacts> facts = AskLibrary(allocator, &family, {.cache_folder = cache_folder});
+absl::Status AskVersion(const Family& family, const ProbeOptions& options, ResolvedAllocator& allocator) {
+  const absl::StatusOr<LibraryFacts> facts = AskLibrary(allocator, &family, options);
   if (!facts.ok()) return facts.status();
   if (facts->version.empty()) return absl::OkStatus();
   if (!VersionAnswers(facts->version, allocator.version) && !VersionAnswers(allocator.version, facts->version)) {
@@ -172,7 +172,7 @@ absl::Status AskVersion(const Family& family, const std::string& cache_folder, R
   return absl::OkStatus();
 }
 
-absl::StatusOr<ResolvedAllocator> ResolvePath(const AllocatorSpecification& specification, const std::string& cache_folder) {
+absl::StatusOr<ResolvedAllocator> ResolvePath(const AllocatorSpecification& specification, const ProbeOptions& probe) {
   std::error_code error;
   const fs::path path = fs::canonical(specification.path, error);
   if (error || !fs::is_regular_file(path)) {
@@ -189,7 +189,7 @@ absl::StatusOr<ResolvedAllocator> ResolvePath(const AllocatorSpecification& spec
       allocator.family = family->name;
       allocator.symbol_prefix = family->symbol_prefix;
       SetEnvironment(*family, allocator);
-      if (absl::Status asked = AskVersion(*family, cache_folder, allocator); !asked.ok()) return asked;
+      if (absl::Status asked = AskVersion(*family, probe, allocator); !asked.ok()) return asked;
       if (absl::Status set = SetTunables(*family, specification.tunables, allocator); !set.ok()) return set;
       return allocator;
     }
@@ -206,7 +206,7 @@ absl::StatusOr<ResolvedAllocator> ResolvePath(const AllocatorSpecification& spec
     allocator.tunables.emplace_back(name, value);
   }
   allocator.environment = allocator.tunables;
-  if (const auto facts = AskLibrary(allocator, nullptr, {.cache_folder = cache_folder}); !facts.ok()) return facts.status();
+  if (const auto facts = AskLibrary(allocator, nullptr, probe); !facts.ok()) return facts.status();
   return allocator;
 }
 
@@ -280,10 +280,11 @@ std::vector<ResolvedAllocator> AllocatorsHere(const Family& family, const std::s
 
 absl::StatusOr<std::vector<ResolvedAllocator>> ResolveAllocators(const std::string& text, const CatalogOptions& options) {
   const std::string cache_folder = options.cache_folder.empty() ? DefaultCacheFolder() : options.cache_folder;
+  const ProbeOptions probe = {.cache_folder = cache_folder, .seconds = options.probe_seconds, .cancelled = options.cancelled};
   absl::StatusOr<AllocatorSpecification> specification = ParseSpecification(text);
   if (!specification.ok()) return specification.status();
   if (!specification->path.empty()) {
-    absl::StatusOr<ResolvedAllocator> allocator = ResolvePath(*specification, cache_folder);
+    absl::StatusOr<ResolvedAllocator> allocator = ResolvePath(*specification, probe);
     if (!allocator.ok()) return allocator.status();
     return std::vector<ResolvedAllocator>{*std::move(allocator)};
   }
@@ -296,7 +297,9 @@ absl::StatusOr<std::vector<ResolvedAllocator>> ResolveAllocators(const std::stri
       if (!family->in_all) continue;
       std::vector<ResolvedAllocator> found = AllocatorsHere(*family, cache_folder);
       for (ResolvedAllocator& allocator : found) {
-        if (absl::Status asked = AskVersion(*family, cache_folder, allocator); !asked.ok()) allocator.problem = std::string(asked.message());
+        const absl::Status asked = AskVersion(*family, probe, allocator);
+        if (absl::IsCancelled(asked)) return asked;
+        if (!asked.ok()) allocator.problem = std::string(asked.message());
         all.push_back(std::move(allocator));
       }
     }
@@ -307,7 +310,7 @@ absl::StatusOr<std::vector<ResolvedAllocator>> ResolveAllocators(const std::stri
   const Family& family = **known;
   absl::StatusOr<ResolvedAllocator> allocator = Choose(family, specification->version, cache_folder);
   if (!allocator.ok()) return allocator.status();
-  if (absl::Status asked = AskVersion(family, cache_folder, *allocator); !asked.ok()) return asked;
+  if (absl::Status asked = AskVersion(family, probe, *allocator); !asked.ok()) return asked;
   if (absl::Status set = SetTunables(family, specification->tunables, *allocator); !set.ok()) return set;
   return std::vector<ResolvedAllocator>{*std::move(allocator)};
 }

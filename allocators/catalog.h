@@ -3,6 +3,8 @@
 #ifndef HEAPTAPE_ALLOCATORS_CATALOG_H_
 #define HEAPTAPE_ALLOCATORS_CATALOG_H_
 
+#include <atomic>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -43,8 +45,13 @@ absl::StatusOr<const Family*> KnownFamily(const std::string& name);
 // oldest version first (nothing obtained with an empty `cache_folder`). Versions are those of packages and builds; no library is asked.
 std::vector<ResolvedAllocator> AllocatorsHere(const Family& family, const std::string& cache_folder);
 
+// How long a library may take to answer; a fraction of a second does where the machine is idle.
+inline constexpr std::uint64_t kProbeSeconds = 60;
+
 struct CatalogOptions {
   std::string cache_folder;    // empty: DefaultCacheFolder()
+  std::uint64_t probe_seconds = kProbeSeconds;
+  const std::atomic<bool>* cancelled = nullptr;   // set: Cancelled
 };
 
 // Resolves what a user wrote after --allocator: "glibc", "mimalloc@2.0.9", "./libfoo.so",

@@ -1,9 +1,9 @@
 // heaptape-probe: loads one allocator, says what it is, and tries it against what programs rely on.
 //
-//   heaptape-probe LIBRARY PREFIX VERSION-QUERY [conformance]
+//   heaptape-probe LIBRARY PREFIX VERSION-QUERY SECONDS [conformance]
 //
 // LIBRARY is "" for the malloc of the C library this runs under; VERSION-QUERY is "", "text:SYMBOL",
-// "number:SYMBOL" or "mallctl:SYMBOL". Prints one line per fact ("version 2.0.9", "check realloc passed",
+// "number:SYMBOL" or "mallctl:SYMBOL". The library has SECONDS to answer, and as long for each check. Prints one line per fact ("version 2.0.9", "check realloc passed",
 // "check huge failed malloc(SIZE_MAX) did not fail"); exit status 1 with an "error" line where the library
 // can't be loaded or the blocks are not its own. Like the replay worker it needs the C library alone and has a malloc of
 // its own, so that all that the tested allocator sees comes from the checks. Each check loads the library in a process of its own, confined
@@ -39,8 +39,6 @@
 namespace heaptape {
 namespace {
 
-// Each takes a fraction of a second where the machine is idle.
-constexpr unsigned kCheckSeconds = 60;
 constexpr rlim_t kDescriptorLimit = 256;
 constexpr std::size_t kPageBytes = 4096;
 
@@ -420,11 +418,14 @@ constexpr Check kChecks[] = {
 struct Outcome {
   char text[8192];
   bool ended;
+  bool late;  // killed at the deadline
 };
 // One at a time; static, as the pool is not to be relied on here.
 Outcome outcome;
 // In the process that runs a library's code.
 bool confined = false;
+// When the process that runs next is killed.
+long deadline = 0;
 
 long MillisecondsNow() {
   timespec now;
@@ -432,7 +433,7 @@ long MillisecondsNow() {
   return now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
 }
 
-// Runs `say`, which writes to stdout and ends the process, and takes what it said.
+// Runs `say`, which writes to stdout and ends the process, and takes what it said until the deadline.
 template <typename Function>
 void RunApart(const Function& say) {
   outcome = {};
@@ -459,7 +460,6 @@ void RunApart(const Function& say) {
   fcntl(ends[0], F_SETFL, O_NONBLOCK);
   // Readable when it ends; a kernel without it is asked now and then.
   const int end = pid > 0 ? static_cast<int>(syscall(SYS_pidfd_open, pid, 0)) : -1;
-  const long deadline = MillisecondsNow() + kCheckSeconds * 1000L;
   std::size_t length = 0;
   int status = 0;
   bool late = false, reading = true;
@@ -483,6 +483,7 @@ void RunApart(const Function& say) {
   if (reading) drain();
   close(ends[0]);
   if (end >= 0) close(end);
+  outcome.late = late;
   if (late) {
     snprintf(outcome.text, sizeof(outcome.text), "failed did not end");
   } else if (pid < 0 || WIFSIGNALED(status)) {
@@ -559,26 +560,34 @@ void PrintFacts(char** argv) {
 }
 
 int Main(int argc, char** argv) {
-  if (argc < 4 || argc > 5) {
+  if (argc < 5 || argc > 6) {
     fprintf(stderr, "heaptape-probe is started by `heaptape allocators`, not by hand\n");
     return 2;
   }
   static char buffer[BUFSIZ];
   setvbuf(stdout, buffer, _IOFBF, sizeof(buffer));
+  const long milliseconds = strtol(argv[4], nullptr, 10) * 1000;
+  deadline = MillisecondsNow() + milliseconds;
   RunApart([&] { PrintFacts(argv); });
+  if (outcome.late) {
+    printf("error the library did not answer within %s s\n", argv[4]);
+    return 1;
+  }
   if (!outcome.ended) {
     printf("error the library ended the process that loaded it: %s\n", outcome.text + strlen("failed "));
     return 1;
   }
   fputs(outcome.text, stdout);
   if (strncmp(outcome.text, "error ", 6) == 0) return 1;
-  if (argc == 5) {
+  if (argc == 6) {
     for (const Check& check : kChecks) {
+      deadline = MillisecondsNow() + milliseconds;
       RunCheck(check, argv);
       printf("check %s %s\n", check.name, outcome.text);
     }
   } else {
     RunCheck(kChecks[0], argv);
+    if (outcome.late) printf("late\n");
     // One that crashes instead may still be replayed: the crash is what came of it.
     if (outcome.ended && strncmp(outcome.text, "failed ", 7) == 0) {
       printf("error %s: %s\n", *argv[1] != 0 ? argv[1] : "the C library", outcome.text + 7);

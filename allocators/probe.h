@@ -5,6 +5,7 @@
 #define HEAPTAPE_ALLOCATORS_PROBE_H_
 
 #include <atomic>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,7 @@ struct LibraryFacts {
   std::string build_id;       // hex digits; may be empty
   std::string library_path;   // what was mapped
   bool confined = true;       // else kUnconfined is to be said
-  bool late = false;          // a check was given up for its time, as where the machine stood still: not to be remembered
+  bool late = false;          // something was given up for its time, as where the machine stood still: not to be remembered
   std::vector<ConformanceCheck> checks;  // empty unless asked for
 };
 
@@ -40,6 +41,7 @@ absl::StatusOr<LibraryFacts> ParseProbe(const std::string& text);
 struct ProbeOptions {
   bool conformance = false;
   std::string cache_folder;   // results are kept there by the library's content; empty: asked anew
+  std::uint64_t seconds = kProbeSeconds;  // the library has so long to answer, and as long for each check
   const std::atomic<bool>* cancelled = nullptr;
 };
 

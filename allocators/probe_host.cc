@@ -66,6 +66,7 @@ absl::StatusOr<LibraryFacts> ParseProbe(const std::string& text) {
     if (key == "build_id") facts.build_id = value;
     if (key == "library") facts.library_path = value;
     if (key == "unconfined") facts.confined = false;
+    if (key == "late") facts.late = true;
     if (key == "done") done = true;
     if (key != "check") continue;
     std::istringstream words(value);
@@ -86,7 +87,7 @@ absl::StatusOr<LibraryFacts> ParseProbe(const std::string& text) {
 absl::StatusOr<LibraryFacts> AskLibrary(const ResolvedAllocator& allocator, const Family* family, const ProbeOptions& options) {
   const std::string probe = PartsFolder() + "/heaptape-probe";
   std::vector<std::string> question = {allocator.library_path, allocator.symbol_prefix, QueryText(family)};
-  if (options.conformance) question.push_back("conformance");
+  if (options.conformance) question.emplace_back("conformance");
   std::string cached;
   if (!options.cache_folder.empty()) {
     cached = absl::StrCat(options.cache_folder, "/facts/", CacheKey(allocator, probe, question), ".txt");
@@ -99,6 +100,7 @@ absl::StatusOr<LibraryFacts> AskLibrary(const ResolvedAllocator& allocator, cons
   }
   command.push_back(probe);
   command.insert(command.end(), question.begin(), question.end());
+  command.insert(command.end() - (options.conformance ? 1 : 0), absl::StrCat(options.seconds));
   // Nothing of the user's environment, as in a replay.
   std::vector<std::string> without;
   for (char** entry = environ; *entry != nullptr; ++entry) without.push_back(std::string(*entry).substr(0, std::string(*entry).find('=')));

@@ -82,7 +82,7 @@ void SetPerEvent(benchmark::State& state, std::uint64_t events, const Folder& fo
 }
 
 TraceWriterOptions OptionsOf(const benchmark::State& state) {
-  return {.compression_level = static_cast<int>(state.range(0)), .block_events = static_cast<std::uint32_t>(state.range(1)) << 10};
+  return {.compression_level = static_cast<int>(state.range(0)), .block_events = static_cast<std::uint32_t>(state.range(1)) << 10, .replace = true};
 }
 
 void WriteTrace(benchmark::State& state) {
@@ -119,8 +119,8 @@ std::string Sample() {
   return other != nullptr ? other : HEAPTAPE_SAMPLES_DIR "/guard-small.tape";
 }
 
-constexpr TraceWriterOptions kLive = {.compression_level = 3};
-constexpr TraceWriterOptions kPacked = {.compression_level = 19, .window_log = 25, .block_events = 1u << 17};
+constexpr TraceWriterOptions kLive = {.compression_level = 3, .replace = true};
+constexpr TraceWriterOptions kPacked = {.compression_level = 19, .window_log = 25, .block_events = 1u << 17, .replace = true};
 
 std::uint64_t ResidentBytes() {
   std::ifstream in("/proc/self/statm");

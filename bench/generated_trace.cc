@@ -11,7 +11,7 @@ absl::Status WriteGeneratedTrace(const std::string& path, std::uint64_t event_co
   TraceInfo info;
   info.program = "generated";
   info.cpu_count = 2;
-  absl::StatusOr<std::unique_ptr<TraceWriter>> created = TraceWriter::Create(path, info);
+  absl::StatusOr<std::unique_ptr<TraceWriter>> created = TraceWriter::Create(path, info, {.replace = true});
   if (!created.ok()) return created.status();
   TraceWriter& writer = **created;
 

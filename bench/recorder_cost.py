@@ -31,8 +31,9 @@ SOURCE = ("#include <algorithm>\n#include <map>\n#include <regex>\n#include <str
 
 def recording(library, tape, descriptor, options):
     """The variables under which a program is recorded, however long it waits; the writer's figures come by `descriptor`."""
+    pipe = os.fstat(descriptor)
     return {"LD_PRELOAD": str(library), "HEAPTAPE_OUTPUT": str(tape),
-            "HEAPTAPE_OPTIONS": f"max_wait_ns=600000000000;report_fd={descriptor};{options}"}
+            "HEAPTAPE_OPTIONS": f"max_wait_ns=600000000000;{options}", "HEAPTAPE_REPORT": f"{descriptor}:{pipe.st_dev}:{pipe.st_ino}"}
 
 
 def read_figures(report):

@@ -69,7 +69,7 @@ std::vector<OrderedEvent> InChunks(const std::vector<Call>& calls, std::uint32_t
 void Merge(benchmark::State& state) {
   const std::vector<OrderedEvent> events = InChunks(Program(1000), static_cast<std::uint32_t>(state.range(0)));
   for (auto unused : state) {
-    EventOrder order;
+    EventOrder order(RecordingOptions().order_capacity);
     std::uint64_t taken = 0;
     for (const OrderedEvent& event : events) {
       if (!order.Place(event)) state.SkipWithError("not placed");
@@ -85,7 +85,9 @@ void MergeIdEncode(benchmark::State& state) {
   const Folder folder;
   const std::vector<OrderedEvent> events = InChunks(Program(static_cast<std::uint64_t>(state.range(0))), static_cast<std::uint32_t>(state.range(1)));
   for (auto unused : state) {
-    auto recording = Recording::Create({.path = folder.Tape(), .info = {.program = "bench"}, .compression_level = static_cast<int>(state.range(2))});
+    auto files = LocalFiles::Create(folder.Tape(), true);
+    if (!files.ok()) std::abort();
+    auto recording = Recording::Create({.info = {.program = "bench"}, .compression_level = static_cast<int>(state.range(2))}, *std::move(files));
     if (!recording.ok()) std::abort();
     for (std::size_t i = 0; i < events.size(); ++i) {
       (*recording)->Prefetch(events[std::min(i + kPrefetchAhead, events.size() - 1)].event.address());
@@ -109,7 +111,7 @@ void Encode(benchmark::State& state) {
   const std::vector<Call> calls = Program(static_cast<std::uint64_t>(state.range(0)));
   std::vector<std::uint32_t> slots(static_cast<std::size_t>(state.range(0)));
   for (auto unused : state) {
-    auto writer = TraceWriter::Create(folder.Tape(), {.program = "bench"}, {.compression_level = static_cast<int>(state.range(1))});
+    auto writer = TraceWriter::Create(folder.Tape(), {.program = "bench"}, {.compression_level = static_cast<int>(state.range(1)), .replace = true});
     if (!writer.ok()) std::abort();
     for (const Call& call : calls) {
       if (call.free) {

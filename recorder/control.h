@@ -1,6 +1,9 @@
 // How `heaptape ctl` and a running writer speak: a small shared mapping that the writer makes and that is
 // opened through /proc/WRITER/fd. No socket, no file, nothing in the recorded program; whoever may not look
 // into the writer's descriptors (another user) cannot reach it.
+//
+// Root can look into everybody's, and anybody can make such a block. So one is believed only of a writer that belongs to root,
+// to the caller, or to the user of the process that it says it records; and nothing in it is more than shown or counted.
 
 #ifndef HEAPTAPE_RECORDER_CONTROL_H_
 #define HEAPTAPE_RECORDER_CONTROL_H_
@@ -46,7 +49,7 @@ struct ControlBlock {
 };
 
 // The block of the recording of process `pid` (or whose writer is `pid`), mapped for good. NotFound where
-// there is none; PermissionDenied where it belongs to somebody else.
+// there is none of a writer that is believed; PermissionDenied where it may belong to somebody else.
 absl::StatusOr<ControlBlock*> FindControlBlock(int pid);
 
 // In the writer: makes the block. Null where the kernel gives none; the recording goes on without.

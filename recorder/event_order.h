@@ -22,7 +22,7 @@ struct OrderedEvent {
 
 class EventOrder {
  public:
-  explicit EventOrder(std::uint32_t capacity = 128 << 10) : ring_(capacity), mask_(capacity - 1) {}
+  explicit EventOrder(std::uint32_t capacity) : ring_(capacity), mask_(capacity - 1) {}
 
   // Numbers wrap at 2^32; those given lie within half of that from the next one.
   std::uint64_t Widen(std::uint32_t number) const { return next_ + static_cast<std::uint64_t>(Ahead(number)); }
@@ -67,10 +67,8 @@ class EventOrder {
   std::uint64_t Skip() {
     if (waiting_ == 0) return 0;
     std::uint64_t skipped = 0;
-    while (ring_[next_ & mask_].thread == 0) {
-      ++next_;
-      ++skipped;
-    }
+    for (; skipped <= mask_ && ring_[next_ & mask_].thread == 0; ++skipped) ++next_;
+    if (skipped > mask_) waiting_ = 0;  // none is there, whatever was counted
     return skipped;
   }
 

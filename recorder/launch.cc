@@ -10,11 +10,14 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <string_view>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -41,57 +44,156 @@ bool Read(std::ifstream& file, std::uint64_t offset, T& value) {
   return true;
 }
 
-// Does the program itself define `malloc` for all that is loaded into it?
-bool DefinesMalloc(std::ifstream& file, const ElfW(Ehdr) & header) {
+std::string SectionBytes(std::ifstream& file, const ElfW(Shdr) & section) {
   constexpr std::uint64_t kTableLimit = 64 << 20;
-  for (int i = 0; i < header.e_shnum; ++i) {
-    ElfW(Shdr) section;
-    if (!Read(file, header.e_shoff + i * sizeof(section), section)) return false;
-    if (section.sh_type != SHT_DYNSYM || section.sh_size > kTableLimit) continue;
-    ElfW(Shdr) strings;
-    if (!Read(file, header.e_shoff + section.sh_link * sizeof(strings), strings)) return false;
-    if (strings.sh_size > kTableLimit) return false;
-    const std::string symbols = ReadAt(file, section.sh_offset, section.sh_size);
-    const std::string names = ReadAt(file, strings.sh_offset, strings.sh_size);
-    for (std::size_t at = 0; at + sizeof(ElfW(Sym)) <= symbols.size(); at += sizeof(ElfW(Sym))) {
-      ElfW(Sym) symbol;
-      std::memcpy(&symbol, symbols.data() + at, sizeof(symbol));
-      if (symbol.st_shndx == SHN_UNDEF || ELF64_ST_TYPE(symbol.st_info) != STT_FUNC) continue;
-      if (symbol.st_name + 7 <= names.size() && names.compare(symbol.st_name, 7, std::string("malloc\0", 7)) == 0) return true;
-    }
+  return section.sh_size > kTableLimit ? "" : ReadAt(file, section.sh_offset, section.sh_size);
+}
+
+// What the dynamic linker reads in a program: names it defines, names it needs, libraries it names.
+struct DynamicNames {
+  bool defines_malloc = false;  // for all that is loaded into it
+  bool has_asan = false;        // AddressSanitizer, as a library or linked in
+};
+
+// The string that begins at `offset`, and whether it is or begins with `name`.
+bool IsAt(const std::string& strings, std::uint64_t offset, std::string_view name) {
+  return offset < strings.size() && strings.compare(offset, name.size(), name) == 0;
+}
+
+void ReadSymbols(const std::string& symbols, const std::string& strings, DynamicNames& names) {
+  constexpr std::string_view kMalloc("malloc\0", 7), kAsanInit("__asan_init\0", 12);
+  for (std::size_t at = 0; at + sizeof(ElfW(Sym)) <= symbols.size(); at += sizeof(ElfW(Sym))) {
+    ElfW(Sym) symbol;
+    std::memcpy(&symbol, symbols.data() + at, sizeof(symbol));
+    const bool defined = symbol.st_shndx != SHN_UNDEF && ELF64_ST_TYPE(symbol.st_info) == STT_FUNC;
+    names.defines_malloc |= defined && IsAt(strings, symbol.st_name, kMalloc);
+    names.has_asan |= IsAt(strings, symbol.st_name, kAsanInit);
   }
-  return false;
 }
 
-pid_t child_for_signals = 0;
-
-void PassOn(int signal) {
-  if (child_for_signals > 0) kill(child_for_signals, signal);
+void ReadLibraries(const std::string& entries, const std::string& strings, DynamicNames& names) {
+  for (std::size_t at = 0; at + sizeof(ElfW(Dyn)) <= entries.size(); at += sizeof(ElfW(Dyn))) {
+    ElfW(Dyn) entry;
+    std::memcpy(&entry, entries.data() + at, sizeof(entry));
+    names.has_asan |= entry.d_tag == DT_NEEDED && IsAt(strings, entry.d_un.d_val, "libasan.so");
+  }
 }
 
-// Ignores what the terminal sends to the program as well, passes on the rest, restores all at the end.
+DynamicNames ReadDynamicNames(std::ifstream& file, const ElfW(Ehdr) & header) {
+  DynamicNames names;
+  for (int i = 0; i < header.e_shnum; ++i) {
+    ElfW(Shdr) section, strings;
+    if (!Read(file, header.e_shoff + i * sizeof(section), section)) break;
+    if (section.sh_type != SHT_DYNSYM && section.sh_type != SHT_DYNAMIC) continue;
+    if (!Read(file, header.e_shoff + section.sh_link * sizeof(strings), strings)) break;
+    const auto read = section.sh_type == SHT_DYNSYM ? ReadSymbols : ReadLibraries;
+    read(SectionBytes(file, section), SectionBytes(file, strings), names);
+  }
+  return names;
+}
+
+volatile pid_t child_for_signals = 0;
+
+// What a terminal sends comes from the kernel, and the program has it too. What a process sends is meant for the program.
+void PassOn(int signal, siginfo_t* info, void* /*context*/) {
+  const bool from_terminal = (signal == SIGINT || signal == SIGQUIT) && info->si_code > 0;
+  if (child_for_signals <= 0 || from_terminal) return;
+  const int saved_errno = errno;
+  kill(child_for_signals, signal);
+  errno = saved_errno;
+}
+
+// From its making to its end no signal that is meant for the program ends this process. They wait until PassTo().
 class SignalsToChild {
  public:
-  explicit SignalsToChild(pid_t child) {
-    child_for_signals = child;
-    for (int i = 0; i < kCount; ++i) {
-      struct sigaction action = {};
-      action.sa_handler = kSignals[i] == SIGINT || kSignals[i] == SIGQUIT ? SIG_IGN : PassOn;
-      action.sa_flags = SA_RESTART;
-      sigaction(kSignals[i], &action, &before_[i]);
-    }
+  SignalsToChild() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    for (const int signal : kSignals) sigaddset(&signals, signal);
+    sigprocmask(SIG_BLOCK, &signals, &mask_before_);
+    for (int i = 0; i < kCount; ++i) sigaction(kSignals[i], nullptr, &before_[i]);
   }
   ~SignalsToChild() {
+    ChildEnded();
     for (int i = 0; i < kCount; ++i) sigaction(kSignals[i], &before_[i], nullptr);
-    child_for_signals = 0;
+    Unblock();
   }
   SignalsToChild(const SignalsToChild&) = delete;
   SignalsToChild& operator=(const SignalsToChild&) = delete;
+
+  void PassTo(pid_t child) {
+    child_for_signals = child;
+    for (const int signal : kSignals) {
+      struct sigaction action = {};
+      action.sa_sigaction = PassOn;
+      action.sa_flags = SA_RESTART | SA_SIGINFO;
+      sigaction(signal, &action, nullptr);
+    }
+    Unblock();
+  }
+  // Before its id may be another's.
+  static void ChildEnded() { child_for_signals = 0; }
+  // In the child: as this process was started.
+  void Unblock() const { sigprocmask(SIG_SETMASK, &mask_before_, nullptr); }
 
  private:
   static constexpr int kSignals[] = {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
   static constexpr int kCount = 6;
   struct sigaction before_[kCount];
+  sigset_t mask_before_;
+};
+
+// The pipe through which the writer reports. Its descriptors are none of those that a program finds open or closed when it
+// starts: a closed standard stream stays closed, and nothing is written over another one.
+class ReportPipe {
+ public:
+  ~ReportPipe() {
+    for (const int end : ends_) {
+      if (end >= 0) close(end);
+    }
+  }
+
+  absl::Status Open() {
+    int low[2];
+    if (pipe2(low, O_CLOEXEC) != 0) return CannotOpen();
+    for (int i = 0; i < 2; ++i) {
+      ends_[i] = fcntl(low[i], F_DUPFD_CLOEXEC, 10);
+      // A lower limit on descriptors.
+      if (ends_[i] < 0) ends_[i] = fcntl(low[i], F_DUPFD_CLOEXEC, 3);
+    }
+    const absl::Status status = ends_[0] < 0 || ends_[1] < 0 ? CannotOpen() : absl::OkStatus();
+    close(low[0]);
+    close(low[1]);
+    return status;
+  }
+
+  // In the child: which file the write end is goes along, so that nobody takes a later file with its number for it.
+  void GiveToProgram() const {
+    struct stat info;
+    if (fstat(ends_[1], &info) != 0 || fcntl(ends_[1], F_SETFD, 0) != 0) return;
+    setenv("HEAPTAPE_REPORT", absl::StrCat(ends_[1], ":", std::uint64_t{info.st_dev}, ":", std::uint64_t{info.st_ino}).c_str(), 1);
+  }
+
+  // Waits until nobody holds the other end.
+  std::string ReadToTheEnd() {
+    constexpr std::size_t kLimit = 64 << 10;  // whoever writes more is not the writer
+    close(std::exchange(ends_[1], -1));
+    std::string text;
+    char buffer[4096];
+    ssize_t got;
+    while ((got = read(ends_[0], buffer, sizeof(buffer))) > 0 || (got < 0 && errno == EINTR)) {
+      if (got > 0 && text.size() < kLimit) text.append(buffer, static_cast<std::size_t>(got));
+    }
+    return text;
+  }
+
+ private:
+  static absl::Status CannotOpen() {
+    return absl::ResourceExhaustedError(absl::StrCat("record: cannot make a pipe for the recorder's report: ", std::strerror(errno),
+                                                     ". Raise the limit of open files (ulimit -n)."));
+  }
+
+  int ends_[2] = {-1, -1};
 };
 
 void ParseReport(const std::string& text, LaunchResult& result) {
@@ -111,7 +213,75 @@ void ParseReport(const std::string& text, LaunchResult& result) {
       result.figures[name] = number;
     }
   }
-  result.recorded = !result.figures.empty();
+  result.recorded = result.figures.contains("events");
+}
+
+// Is `name` what a recording in several files calls one of them? x.tape: x.0001.tape
+bool IsSegment(const std::filesystem::path& name, const std::filesystem::path& output) {
+  const std::string extension = output.extension().string();
+  const std::string text = name.string(), stem = output.stem().string() + ".";
+  if (!absl::StartsWith(text, stem) || !absl::EndsWith(text, extension) || text.size() < stem.size() + extension.size()) return false;
+  const std::string number = text.substr(stem.size(), text.size() - stem.size() - extension.size());
+  return number.size() >= 4 && number.find_first_not_of("0123456789") == std::string::npos;
+}
+
+// What lies where the recording goes: its file or files, finished ones and those that end in ".part".
+std::vector<std::string> FilesOf(const std::filesystem::path& output, const RecorderOptions& recorder) {
+  std::vector<std::string> files;
+  const bool segmented = recorder.segment_bytes || recorder.segment_seconds;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(output.parent_path(), error)) {
+    std::filesystem::path name = entry.path().filename();
+    if (name.extension() == ".part") name = name.stem();
+    if (segmented ? IsSegment(name, output) : name == output.filename()) files.push_back(entry.path().string());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+// Nothing that is there is replaced unless asked, and never what is not a file, or not finished.
+absl::Status CheckFree(const std::string& output, const RecorderOptions& recorder) {
+  if (std::error_code error; std::filesystem::is_directory(output, error)) {
+    return absl::InvalidArgumentError(absl::StrCat(output, ": is a folder. Give the name of a file with -o."));
+  }
+  for (const std::string& file : FilesOf(output, recorder)) {
+    struct stat info;
+    if (lstat(file.c_str(), &info) != 0) continue;
+    if (!S_ISREG(info.st_mode)) {
+      return absl::InvalidArgumentError(absl::StrCat(file, ": exists and is not a regular file. Give another name with -o."));
+    }
+    if (absl::EndsWith(file, ".part")) {
+      return absl::AlreadyExistsError(absl::StrCat(file, ": is a recording under way, or one that was killed. Move it away (heaptape pack "
+                                                   "makes a whole trace of it), or give another name with -o."));
+    }
+    if (!recorder.replace) return absl::AlreadyExistsError(absl::StrCat(file, ": exists already; give --force to replace it"));
+  }
+  return absl::OkStatus();
+}
+
+// Of an end without a report: what there is of it, written since `start`.
+void FindLeftovers(const std::string& output, const RecorderOptions& recorder, std::filesystem::file_time_type start, LaunchResult& result) {
+  for (const std::string& file : FilesOf(output, recorder)) {
+    std::error_code error;
+    const auto written = std::filesystem::last_write_time(file, error);
+    if (!error && written >= start) (absl::EndsWith(file, ".part") ? result.unfinished : result.finished) = file;
+  }
+}
+
+[[noreturn]] void BecomeProgram(const std::string& program, const std::vector<std::string>& arguments, const std::string& output,
+                                const LaunchOptions& options) {
+  std::vector<char*> argv;
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  const char* others = std::getenv("LD_PRELOAD");
+  const std::string preload = absl::StrCat(options.preload_path, others && *others ? ":" : "", others ? others : "");
+  setenv("LD_PRELOAD", preload.c_str(), 1);
+  setenv("HEAPTAPE_OUTPUT", output.c_str(), 1);
+  setenv("HEAPTAPE_OPTIONS", FormatOptions(options.recorder).c_str(), 1);
+  execv(program.c_str(), argv.data());
+  const std::string message = absl::StrCat("heaptape: ", program, ": ", std::strerror(errno), "\n");
+  (void)!write(2, message.data(), message.size());
+  _exit(126);
 }
 
 }  // namespace
@@ -175,7 +345,13 @@ absl::Status CheckProgram(const std::string& path) {
     return absl::FailedPreconditionError(absl::StrCat(
         path, ": is statically linked, so nothing can be preloaded into it. Link it dynamically to record it."));
   }
-  if (DefinesMalloc(file, header)) {
+  const DynamicNames names = ReadDynamicNames(file, header);
+  if (names.has_asan) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        path, ": is built with AddressSanitizer, which ends a program into which another allocator is preloaded. Build it without "
+              "-fsanitize=address to record it."));
+  }
+  if (names.defines_malloc) {
     return absl::FailedPreconditionError(absl::StrCat(
         path, ": brings its own malloc, which its calls reach before any preloaded one. Link it with the allocator as a "
               "shared library to record it."));
@@ -207,52 +383,37 @@ absl::StatusOr<LaunchResult> RunRecorded(const std::vector<std::string>& argumen
   if (access(folder.c_str(), W_OK) != 0) {
     return absl::PermissionDeniedError(absl::StrCat(folder, ": ", std::strerror(errno), ", so the recording cannot be written there. Give another file with -o."));
   }
-  if (stat(result.output.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
-    return absl::InvalidArgumentError(absl::StrCat(result.output, ": is a folder. Give the name of a file with -o."));
-  }
+  if (absl::Status free = CheckFree(result.output, options.recorder); !free.ok()) return free;
   if (access(options.preload_path.c_str(), R_OK) != 0) {
     return absl::NotFoundError(absl::StrCat(options.preload_path, ": missing. Install or build heaptape completely."));
   }
 
-  int report[2];
-  if (pipe(report) != 0) return absl::ErrnoToStatus(errno, "pipe");
-  RecorderOptions recorder = options.recorder;
-  recorder.report_fd = static_cast<std::uint64_t>(report[1]);
-  const std::string text = FormatOptions(recorder);
-  const char* others = std::getenv("LD_PRELOAD");
-  const std::string preload = absl::StrCat(options.preload_path, others && *others ? ":" : "", others ? others : "");
-  std::vector<char*> argv;
-  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
-  argv.push_back(nullptr);
-
-  const pid_t child = fork();
-  if (child < 0) return absl::ErrnoToStatus(errno, "fork");
-  if (child == 0) {
-    close(report[0]);
-    setenv("LD_PRELOAD", preload.c_str(), 1);
-    setenv("HEAPTAPE_OUTPUT", result.output.c_str(), 1);
-    setenv("HEAPTAPE_OPTIONS", text.c_str(), 1);
-    execv(program->c_str(), argv.data());
-    const std::string message = absl::StrCat("heaptape: ", *program, ": ", std::strerror(errno), "\n");
-    (void)!write(2, message.data(), message.size());
-    _exit(126);
-  }
-  close(report[1]);
+  ReportPipe report;
+  if (absl::Status opened = report.Open(); !opened.ok()) return opened;
+  const auto start = std::filesystem::file_time_type::clock::now();
   int status = 0;
   {
-    SignalsToChild signals(child);
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    SignalsToChild signals;
+    const pid_t child = fork();
+    if (child < 0) {
+      return absl::ResourceExhaustedError(absl::StrCat(*program, ": cannot be started: ", std::strerror(errno),
+                                                       ". Raise the limit of processes (ulimit -u)."));
     }
+    if (child == 0) {
+      signals.Unblock();
+      report.GiveToProgram();
+      BecomeProgram(*program, arguments, result.output, options);
+    }
+    signals.PassTo(child);
+    siginfo_t ended;
+    while (waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOWAIT) != 0 && errno == EINTR) {
+    }
+    SignalsToChild::ChildEnded();
+    waitpid(child, &status, 0);
     // The writer alone keeps the other end open: at its end the file is complete.
-    std::string reported;
-    char buffer[4096];
-    ssize_t got;
-    while ((got = read(report[0], buffer, sizeof(buffer))) > 0 || (got < 0 && errno == EINTR)) {
-      if (got > 0) reported.append(buffer, static_cast<std::size_t>(got));
-    }
-    ParseReport(reported, result);
+    ParseReport(report.ReadToTheEnd(), result);
   }
-  close(report[0]);
+  if (!result.recorded) FindLeftovers(result.output, options.recorder, start, result);
   result.exit_status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   return result;
 }

@@ -1,13 +1,11 @@
 #include "recorder/modules.h"
 
-#include <fcntl.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "recorder/process_info.h"
 
 namespace heaptape {
@@ -29,7 +27,7 @@ bool InFile(const Mapping& mapping) { return !mapping.name.empty() && mapping.na
 
 }  // namespace
 
-Modules::Modules(pid_t pid) : maps_(open(absl::StrCat("/proc/", pid, "/maps").c_str(), O_RDONLY | O_CLOEXEC)) {
+Modules::Modules(int maps) : maps_(maps) {
   Read(0);  // a short program may have ended before its first stack is read
 }
 

@@ -4,8 +4,6 @@
 #ifndef HEAPTAPE_RECORDER_MODULES_H_
 #define HEAPTAPE_RECORDER_MODULES_H_
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <map>
 #include <span>
@@ -17,11 +15,11 @@
 
 namespace heaptape {
 
-// The file is opened at once, because the process may later give up the right to have it opened. A library that was
+// The file was opened at the start, because the process may later give up the right to have it opened. A library that was
 // unloaded before Resolve() was asked about it may be missed ("[unknown]"), or taken for what was there up to 100 ms before.
 class Modules {
  public:
-  explicit Modules(pid_t pid);
+  explicit Modules(int maps);  // /proc/PID/maps, closed here
   ~Modules();
   Modules(const Modules&) = delete;
   Modules& operator=(const Modules&) = delete;

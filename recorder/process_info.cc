@@ -4,6 +4,7 @@
 #include <gnu/libc-version.h>
 #include <link.h>
 #include <sched.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -44,6 +45,9 @@ HugePages ReadHugePages() {
 }  // namespace
 
 std::string BuildId(const std::string& path) {
+  // The name comes from the program: opening a FIFO would wait for good.
+  struct stat info;
+  if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return "";
   std::ifstream file(path, std::ios::binary);
   ElfW(Ehdr) header;
   if (!file.read(reinterpret_cast<char*>(&header), sizeof(header))) return "";
@@ -72,9 +76,9 @@ std::string BuildId(const std::string& path) {
   return "";
 }
 
-std::string ProgramName(pid_t pid) {
+std::string ProgramName() {
   std::error_code error;
-  const std::string path = std::filesystem::read_symlink(absl::StrCat("/proc/", pid, "/exe"), error).string();
+  const std::string path = std::filesystem::read_symlink("/proc/self/exe", error).string();
   return error ? "the program" : BaseName(path);
 }
 
@@ -85,9 +89,9 @@ std::string AllocatorName(const std::string& path) {
   return name.substr(0, name.find_first_of(".-"));
 }
 
-TraceInfo DescribeProcess(pid_t pid, const std::string& allocator_path, const RecorderOptions& options) {
+TraceInfo DescribeProcess(const std::string& allocator_path, const RecorderOptions& options) {
   TraceInfo info;
-  if (options.privacy_level < 2) info.program = ProgramName(pid);
+  if (options.privacy_level < 2) info.program = ProgramName();
   info.c_library = absl::StrCat("glibc ", gnu_get_libc_version());
   info.allocator = AllocatorName(allocator_path);
   info.allocator_version = info.allocator == "glibc" ? gnu_get_libc_version() : LibraryVersion(allocator_path);
@@ -103,7 +107,7 @@ TraceInfo DescribeProcess(pid_t pid, const std::string& allocator_path, const Re
   if (options.privacy_level == 1) info.start_unix_seconds = now / 3600 * 3600;
   info.time_resolution_ns = options.time_resolution_ns;
   cpu_set_t cpus;
-  if (sched_getaffinity(pid, sizeof(cpus), &cpus) == 0) info.cpu_count = static_cast<std::uint32_t>(CPU_COUNT(&cpus));
+  if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) info.cpu_count = static_cast<std::uint32_t>(CPU_COUNT(&cpus));
   info.page_bytes = static_cast<std::uint32_t>(sysconf(_SC_PAGESIZE));
   info.huge_pages = ReadHugePages();
   info.privacy_level = static_cast<std::uint8_t>(options.privacy_level);

@@ -3,8 +3,6 @@
 #ifndef HEAPTAPE_RECORDER_PROCESS_INFO_H_
 #define HEAPTAPE_RECORDER_PROCESS_INFO_H_
 
-#include <sys/types.h>
-
 #include <string>
 
 #include "recorder/raw_event.h"
@@ -12,11 +10,11 @@
 
 namespace heaptape {
 
-// Base name of the executable; "the program" where it cannot be read.
-std::string ProgramName(pid_t pid);
+// Base name of the executable of this process, of which the writer is a fork; "the program" where it cannot be read.
+std::string ProgramName();
 
-// `allocator_path` is the library whose malloc the process runs on. What the privacy level forbids is left out.
-TraceInfo DescribeProcess(pid_t pid, const std::string& allocator_path, const RecorderOptions& options);
+// Describes the program that this process is a fork of. `allocator_path` is the library whose malloc the process runs on. What the privacy level forbids is left out.
+TraceInfo DescribeProcess(const std::string& allocator_path, const RecorderOptions& options);
 
 // Hexadecimal, from the note of a program's or library's file; empty where it has none.
 std::string BuildId(const std::string& path);

@@ -1,5 +1,6 @@
 #include "recorder/process_memory.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -53,7 +54,20 @@ std::uint64_t Number(std::string_view text, int base = 10) {
   return value;
 }
 
-std::string_view Field(std::string_view text, std::string_view name) {
+// Joins a range to the last one where they touch. False: there is no room for another.
+bool AddRange(std::vector<PageRange>& ranges, std::uint32_t first_page, std::uint32_t page_count) {
+  if (!ranges.empty() && ranges.back().first_page + ranges.back().page_count == first_page) {
+    ranges.back().page_count += page_count;
+    return true;
+  }
+  if (ranges.size() >= ProcessMemory::kRangesMax) return false;
+  ranges.push_back({first_page, page_count});
+  return true;
+}
+
+}  // namespace
+
+std::string_view StatusField(std::string_view text, std::string_view name) {
   for (std::size_t at = 0; (at = text.find(name, at)) != std::string_view::npos; ++at) {
     if (at == 0 || text[at - 1] == '\n') {
       text.remove_prefix(at + name.size());
@@ -62,8 +76,6 @@ std::string_view Field(std::string_view text, std::string_view name) {
   }
   return {};
 }
-
-}  // namespace
 
 bool ReadAll(int descriptor, std::string& buffer) {
   std::size_t used = 0;
@@ -91,9 +103,9 @@ std::optional<Statm> ParseStatm(std::string_view text, std::uint64_t page_bytes)
   return statm;
 }
 
-std::uint64_t ParsePeakRss(std::string_view status) { return Number(Field(status, "VmHWM:")) * 1024; }
+std::uint64_t ParsePeakRss(std::string_view status) { return Number(StatusField(status, "VmHWM:")) * 1024; }
 
-int ParseSeccomp(std::string_view status) { return static_cast<int>(Number(Field(status, "Seccomp:"))); }
+int ParseSeccomp(std::string_view status) { return static_cast<int>(Number(StatusField(status, "Seccomp:"))); }
 
 std::vector<Mapping> ParseSmaps(std::string_view text) {
   std::vector<Mapping> mappings;
@@ -169,15 +181,23 @@ std::uint64_t NonHeapBytes(const std::vector<Mapping>& mappings, const ObjectPag
   return bytes;
 }
 
-ProcessMemory::ProcessMemory(pid_t pid) : page_bytes_(static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE))) {
+ProcessFiles OpenProcessFiles(pid_t pid) {
   const auto open_one = [pid](const char* name) {
     return open(absl::StrCat("/proc/", pid, "/", name).c_str(), O_RDONLY | O_CLOEXEC);
   };
-  statm_ = open_one("statm");
-  status_ = open_one("status");
-  smaps_ = open_one("smaps");
-  pagemap_ = open_one("pagemap");
+  ProcessFiles files;
+  files.statm = open_one("statm");
+  files.status = open_one("status");
+  files.smaps = open_one("smaps");
+  files.pagemap = open_one("pagemap");
+  files.maps = open_one("maps");
+  files.task = open_one("task");
+  return files;
 }
+
+ProcessMemory::ProcessMemory(const ProcessFiles& files)
+    : statm_(files.statm), status_(files.status), smaps_(files.smaps), pagemap_(files.pagemap),
+      page_bytes_(static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE))) {}
 
 ProcessMemory::~ProcessMemory() {
   for (int descriptor : {statm_, status_, smaps_, pagemap_}) {
@@ -207,7 +227,8 @@ std::optional<ResidentSample> ProcessMemory::Sample(const ObjectPages& pages, bo
 
 std::vector<PageRange> ProcessMemory::PresentPages(std::uint64_t address, std::uint64_t bytes) {
   std::vector<PageRange> ranges;
-  if (pagemap_ < 0 || bytes == 0) return ranges;
+  if (pagemap_ < 0 || bytes == 0 || address >= (std::uint64_t{1} << kAddressBits) - page_bytes_) return ranges;
+  bytes = std::min(bytes, (std::uint64_t{1} << kAddressBits) - page_bytes_ - address);  // no user's memory lies beyond
   const std::uint64_t first = address / page_bytes_;
   const std::uint64_t end = (address + bytes + page_bytes_ - 1) / page_bytes_;
   if (!can_scan_) return ReadPagemap(first, end - first);
@@ -226,17 +247,14 @@ std::vector<PageRange> ProcessMemory::PresentPages(std::uint64_t address, std::u
     arguments.return_mask = kPageIsPresent;
     const int count = ioctl(pagemap_, kPagemapScan, &arguments);
     if (count < 0) {
+      if (errno != ENOTTY && errno != EPERM) break;  // the process has ended
       can_scan_ = false;
       return ReadPagemap(first, end - first);
     }
     for (int i = 0; i < count; ++i) {
       const auto start = static_cast<std::uint32_t>(regions[i].start / page_bytes_ - first);
       const auto pages = static_cast<std::uint32_t>((regions[i].end - regions[i].start) / page_bytes_);
-      if (!ranges.empty() && ranges.back().first_page + ranges.back().page_count == start) {
-        ranges.back().page_count += pages;
-      } else {
-        ranges.push_back({start, pages});
-      }
+      if (!AddRange(ranges, start, pages)) return ranges;
     }
     if (arguments.walk_end <= at) break;
     at = arguments.walk_end;
@@ -247,6 +265,7 @@ std::vector<PageRange> ProcessMemory::PresentPages(std::uint64_t address, std::u
 // Before Linux 6.7. The shared zero page shows as present, not exclusive and not of a file.
 std::vector<PageRange> ProcessMemory::ReadPagemap(std::uint64_t first_page, std::uint64_t page_count) {
   std::vector<PageRange> ranges;
+  page_count = std::min(page_count, kScannedBytesMax / page_bytes_);
   std::uint64_t entries[512];
   for (std::uint64_t done = 0; done < page_count;) {
     const std::size_t want = std::min<std::uint64_t>(std::size(entries), page_count - done);
@@ -256,12 +275,7 @@ std::vector<PageRange> ProcessMemory::ReadPagemap(std::uint64_t first_page, std:
       const std::uint64_t entry = entries[i];
       const bool resident = (entry & kPagemapPresent) && (entry & (kPagemapExclusive | kPagemapFileOrShared));
       if (!resident && !(entry & kPagemapSwapped)) continue;
-      const auto page = static_cast<std::uint32_t>(done + i);
-      if (!ranges.empty() && ranges.back().first_page + ranges.back().page_count == page) {
-        ++ranges.back().page_count;
-      } else {
-        ranges.push_back({page, 1});
-      }
+      if (!AddRange(ranges, static_cast<std::uint32_t>(done + i), 1)) return ranges;
     }
     done += static_cast<std::uint64_t>(got) / 8;
   }
@@ -276,10 +290,8 @@ ProcessMemory::State ProcessMemory::CheckState() {
   return statm && statm->resident_bytes > 0 ? State::kExecuted : State::kEnding;
 }
 
-bool ProcessMemory::Filtered() const {
-  char text[4096];
-  const ssize_t got = pread(status_, text, sizeof(text), 0);
-  return got > 0 && ParseSeccomp(std::string_view(text, static_cast<std::size_t>(got))) != 0;
+std::string_view ProcessMemory::Status() {
+  return status_ >= 0 && ReadAll(status_, buffer_) ? std::string_view(buffer_) : std::string_view();
 }
 
 }  // namespace heaptape

@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "recorder/raw_event.h"
 #include "traces/trace_info.h"
 
 namespace heaptape {
@@ -41,6 +42,8 @@ struct Statm {
 bool ReadAll(int descriptor, std::string& buffer);
 
 std::optional<Statm> ParseStatm(std::string_view text, std::uint64_t page_bytes);
+// What follows `name` ("Uid:") in its line of /proc/PID/status; empty where the line is missing.
+std::string_view StatusField(std::string_view status, std::string_view name);
 // VmHWM of /proc/PID/status; 0 where the line is missing.
 std::uint64_t ParsePeakRss(std::string_view status);
 // Mode of /proc/PID/status "Seccomp:"; 0 where missing.
@@ -71,9 +74,13 @@ class ObjectPages {
 // mapping of its own counts here as well.
 std::uint64_t NonHeapBytes(const std::vector<Mapping>& mappings, const ObjectPages& pages);
 
+// The files of process `pid` in /proc.
+ProcessFiles OpenProcessFiles(pid_t pid);
+
 class ProcessMemory {
  public:
-  explicit ProcessMemory(pid_t pid);
+  // Closes the files but `maps` and `task`, which are others' (Modules, the writer).
+  explicit ProcessMemory(const ProcessFiles& files);
   ~ProcessMemory();
   ProcessMemory(const ProcessMemory&) = delete;
   ProcessMemory& operator=(const ProcessMemory&) = delete;
@@ -82,15 +89,19 @@ class ProcessMemory {
   // milliseconds; without it those figures are the last ones. Nothing once the process is gone.
   std::optional<ResidentSample> Sample(const ObjectPages& pages, bool with_mappings);
 
-  // Pages of [address, address + bytes) that are resident and not the zero page.
+  // Pages of [address, address + bytes) that are resident and not the zero page. Both may be any numbers: at most
+  // kRangesMax ranges are returned, and without PAGEMAP_SCAN only the first kScannedBytesMax are read.
   std::vector<PageRange> PresentPages(std::uint64_t address, std::uint64_t bytes);
 
   enum class State { kThere, kEnding, kExecuted };
   // kEnding: the memory it was opened for is gone with the process; kExecuted: another program has its place.
   State CheckState();
-  // In a seccomp filter now?
-  bool Filtered() const;
+  // The text of /proc/PID/status; empty once the process is gone. Valid until the next call.
+  std::string_view Status();
   bool can_see_pages() const { return pagemap_ >= 0; }
+
+  static constexpr std::size_t kRangesMax = 1 << 16;
+  static constexpr std::uint64_t kScannedBytesMax = std::uint64_t{4} << 30;
 
  private:
   std::vector<PageRange> ReadPagemap(std::uint64_t first_page, std::uint64_t page_count);

@@ -1,17 +1,21 @@
-// What the traced program and its writer process share: 16-byte raw events in small chunks of a fixed pool.
+// What the recorded program and its writer process share: 16-byte raw events in small chunks of a fixed pool.
 //
-// Seen by both sides, so it needs nothing but the C library's headers. All of it lies in one anonymous
-// shared mapping made before the writer is forked; its size bounds what a recording adds to the program's
-// resident set, whatever the number of threads or the length of the recording.
+// Both sides include this, so it needs nothing but the C library's headers. It describes an anonymous shared mapping
+// that is made before the writer is forked; its size bounds what a recording adds to the program's resident set,
+// whatever the number of threads or the length of the recording.
 //
-// Order: one counter numbers all events. An allocation takes its number after the real call, a free before
-// it, so whoever sorts by number never sees a block allocated before its predecessor at that address was
-// freed. The numbers wrap at 2^32; the writer knows the range in which the next ones lie.
+// Trust: the program can write all of this memory at any time. It holds no path, no option and no limit; the writer has
+// its own copies of those (WriterStart). The writer bounds every value it reads here at the place where it reads it.
 //
-// Chunks: a thread owns the chunk it fills. An event's first word is stored last, after the next slot's was set to
-// 0: the reader goes as far as that, so publishing touches no memory but the event's own. Whoever cannot own one (a signal handler in the midst of an event, a thread after its end, more
-// threads than half the pool) writes to the one chunk that all share: slots there are reserved in pairs, a
-// prefix that names the thread and the event, and there as well the event's first word is stored last.
+// Order: one counter numbers all events. An allocation takes its number after the real call, a free before it, so in
+// the order of numbers no block is allocated before its predecessor at that address was freed. The numbers wrap at
+// 2^32; the writer knows the range in which the next ones lie.
+//
+// Chunks: a thread owns the chunk it fills. An event's first word is stored last, after the next slot's was set to 0:
+// the reader stops at a 0, so publishing touches no memory but the event's own. A thread that cannot own a chunk (a
+// signal handler in the middle of an event, a thread after its end, more threads than half the pool) writes to the one
+// chunk that all share: slots there are reserved in pairs, a prefix that names the thread and the event. Again the
+// event's first word is stored last.
 
 #ifndef HEAPTAPE_RECORDER_RAW_EVENT_H_
 #define HEAPTAPE_RECORDER_RAW_EVENT_H_
@@ -24,8 +28,8 @@ namespace heaptape {
 
 // Failed allocations have address 0. Never 0, so that an unwritten slot is known.
 enum class RawOp : std::uint8_t {
-  kPrefix = 1,  // belongs to the next slot: size is (thread << 8 | log2 of the alignment), address the ticket of the look
-                // at the block's pages, 0 where there was none
+  kPrefix = 1,  // belongs to the next slot: size is (thread << 8 | log2 of the alignment), address the ticket of the
+                // page probe of the block, 0 without one
   kStack,       // belongs to the next as well: two return addresses, innermost first, in `address` and the second
                 // word, which is 0 where there is only one; before a kPrefix, and in owned chunks only
   kMalloc,
@@ -75,15 +79,17 @@ static_assert(RawEvent::Make(RawOp::kFork, 0, kSizeMax, 7).size() == kSizeMax);
 
 inline constexpr std::uint32_t kChunkEvents = 256;
 inline constexpr std::uint32_t kOwnedEvents = kChunkEvents - 1;  // and the 0 behind the last one
-inline constexpr std::uint32_t kChunkCount = 704;         // 2.75 MiB
+inline constexpr std::uint32_t kChunkCount = 704;                // 2.75 MiB
 inline constexpr std::uint32_t kOwnedChunksMax = kChunkCount / 2;
 inline constexpr std::uint32_t kNoChunk = ~0u;
-inline constexpr std::uint64_t kBigBytes = 64 << 10;      // blocks whose touched pages are recorded
-inline constexpr std::uint32_t kStackFramesMax = 48;      // of deeper stacks the innermost ones
+inline constexpr std::uint64_t kBigBytes = 64 << 10;  // blocks whose touched pages are recorded
+inline constexpr std::uint32_t kStackFramesMax = 48;  // of deeper stacks the innermost ones
 inline constexpr std::uint32_t kBigFilterSize = 4096;
+// Thread serials count from 1. The writer keeps two bytes for each, so it takes no larger one for real.
+inline constexpr std::uint32_t kThreadSerialMax = 1u << 26;
 
-// By the address's neighbourhood of kBigBytes, in which hardly more than one big block can begin: blocks that lie close
-// to one another then ask in memory that lies as close.
+// By the address's neighbourhood of kBigBytes, in which hardly more than one large block can begin: blocks that lie
+// close to one another then ask in memory that lies as close.
 constexpr std::uint32_t BigFilterIndex(std::uint64_t address) {
   return static_cast<std::uint32_t>(address / kBigBytes % kBigFilterSize);
 }
@@ -92,28 +98,29 @@ enum class ChunkState : std::uint32_t { kFree = 0, kOwned, kClosed, kShared };
 
 struct alignas(64) ChunkHeader {
   std::atomic<ChunkState> state;
-  std::uint32_t thread;                   // of the owner: counted from 1 within the region
-  std::int32_t tid;                       // of the owner, 0 where unknown
+  std::uint32_t thread;                   // of the owner: its serial within the region
+  std::int32_t tid;                       // of the owner, in its own pid namespace; 0 where unknown
   std::atomic<std::uint64_t> reserved;    // shared: (use << 32 | slots given out)
   std::atomic<std::uint32_t> next_free;   // in the free list
 };
 static_assert(sizeof(ChunkHeader) == 64);
 
-// A thread with a big block before it (just allocated, or about to be freed) asks the writer to look at the block's pages,
-// waits, and then publishes the event with the look's ticket: what is asked here is done before whatever events the writer
-// still has to read. Tickets are never used twice, so one word tells whose look this is and how far it came.
-// Where there is no time to wait a thread asks all the same for a block that stays: the writer then looks as soon as it can.
-enum class LookPhase : std::uint64_t { kFree = 0, kFilling, kAsked, kDone, kAskedInPassing };
-inline constexpr int kLookPhaseBits = 3;
-inline constexpr std::uint32_t kLookCount = 64;
+// A page probe: a thread with a large block before it (just allocated, or about to be freed) asks the writer to read
+// which of the block's pages are resident, waits, and then publishes the event with the probe's ticket. Probes are
+// served ahead of the events the writer still has to read. Tickets are never used twice, so one word tells whose probe
+// this is and how far it came. Where there is no time to wait a thread asks all the same for a block that stays: the
+// writer then reads its pages as soon as it can.
+enum class ProbePhase : std::uint64_t { kFree = 0, kFilling, kAsked, kDone, kAskedInPassing };
+inline constexpr int kProbePhaseBits = 3;
+inline constexpr std::uint32_t kProbeCount = 64;
 
-constexpr std::uint64_t LookState(std::uint64_t ticket, LookPhase phase) {
-  return ticket << kLookPhaseBits | static_cast<std::uint64_t>(phase);
+constexpr std::uint64_t ProbeState(std::uint64_t ticket, ProbePhase phase) {
+  return ticket << kProbePhaseBits | static_cast<std::uint64_t>(phase);
 }
-constexpr LookPhase PhaseOf(std::uint64_t state) { return static_cast<LookPhase>(state & ((1 << kLookPhaseBits) - 1)); }
+constexpr ProbePhase PhaseOf(std::uint64_t state) { return static_cast<ProbePhase>(state & ((1 << kProbePhaseBits) - 1)); }
 
-struct alignas(64) Look {
-  std::atomic<std::uint64_t> state;  // LookState()
+struct alignas(64) PageProbe {
+  std::atomic<std::uint64_t> state;  // ProbeState()
   std::atomic<std::uint64_t> address;
   std::atomic<std::uint64_t> bytes;
 };
@@ -133,14 +140,14 @@ struct RecorderOptions {
   std::uint64_t privacy_level = 1;
   std::uint64_t stack_bytes = 0;          // one stack per so many bytes allocated
   std::uint64_t big_blocks = 1;           // record touched pages
-  std::uint64_t report_fd = ~std::uint64_t{0};  // pipe of `heaptape record`
+  std::uint64_t replace = 0;              // 1: an earlier file of the output's name may be replaced
 };
 
 // Every member, so that names are written and read in one way.
 #define HEAPTAPE_RECORDER_OPTIONS(X)                                                                     \
   X(time_resolution_ns) X(compression_level) X(suspended) X(children) X(max_wait_ns) X(max_total_wait_ns) \
   X(segment_bytes) X(segment_seconds) X(total_bytes) X(min_free_bytes) X(privacy_level) X(stack_bytes)    \
-  X(big_blocks) X(report_fd)
+  X(big_blocks) X(replace)
 
 enum class EndReason : std::uint32_t {
   kNone = 0,
@@ -165,19 +172,26 @@ enum class ProcessRole : std::uint32_t {
 // A region is claimed by the forking process for its child, which then fills in its pid.
 struct ForkSlot {
   std::atomic<std::uint32_t> claimed;
-  std::atomic<std::int32_t> child_pid;
-  std::atomic<std::uint32_t> parent;  // region of the process it was forked from
+  std::atomic<std::int32_t> child_pid;  // in the child's own pid namespace; below 0: unknown
+  std::atomic<std::uint32_t> parent;    // region of the process it was forked from
   std::atomic<ProcessRole> role;
 };
 
-// The first is the recorded program's own, the others are for processes it forks. Those are made accessible
-// only there: a program that locks all its memory must not have them in it.
-inline constexpr std::uint32_t kRegionCount = 8;
+// The first region is the recorded program's own, the others are for processes it forks: so many at once with
+// `children`, without it only what programs need to become daemons.
+inline constexpr std::uint32_t kRegionsMax = 64;
+inline constexpr std::uint32_t kRegionsForDaemons = 8;
+
+// What the program asks for at its end.
+enum class LastWish : std::uint32_t {
+  kNone = 0,
+  kProbe,   // one more page probe of the large blocks it never freed
+  kFinish,  // the whole trace brought to its file: this is PID 1 of a namespace, whose end kills the writer
+};
 
 struct Region {
   // Equal to the `generation` of each thread that may use its fast path; 0: not recording.
   alignas(64) std::atomic<std::uint32_t> generation;
-  std::atomic<std::uint32_t> record_big;
 
   alignas(64) std::atomic<std::uint32_t> number;  // of the next event
 
@@ -189,38 +203,38 @@ struct Region {
   std::atomic<std::uint32_t> shared_uses;
   std::atomic<std::uint32_t> threads;      // ever seen
 
+  // Threads that wait for a free chunk take tickets; so many of them are no longer waiting.
+  alignas(64) std::atomic<std::uint32_t> wait_tickets;
+  std::atomic<std::uint32_t> waits_over;
+
   alignas(64) std::atomic<std::uint64_t> waits;  // for a free chunk
   std::atomic<std::uint64_t> wait_ns;            // of all threads
   std::atomic<std::uint64_t> held_ns;            // in which any thread waited
   std::atomic<std::uint64_t> held_until;         // what ended by then is in held_ns
-  std::atomic<std::uint64_t> big_waits;          // for the writer to look at a big block's pages, which it did
+  std::atomic<std::uint64_t> big_waits;          // for page probes that were made
   std::atomic<std::uint64_t> big_wait_ns;        // of those and of waits in vain
-  std::atomic<std::uint64_t> big_skipped;        // without a look, or with a late one: the budget was spent, or the writer did not come
+  std::atomic<std::uint64_t> big_skipped;        // no probe, or a late one: the budget was spent, or the writer did not come
   std::atomic<EndReason> end_reason;
   std::atomic<WriterState> writer_state;
-  std::atomic<std::int32_t> writer_pid;
-  std::atomic<std::uint32_t> own_malloc;  // the program's calls do not reach the preload
 
-  // The writer holds this lock while it lives; the kernel marks it when the writer dies, however it dies.
-  alignas(64) unsigned char writer_lock[64];
+  // The writer's thread id while it lives. The kernel sets FUTEX_OWNER_DIED in it when the writer dies, however it dies.
+  alignas(64) std::atomic<std::uint32_t> writer_alive;
 
-  ForkSlot forks[kRegionCount];  // of the first region: one for each region
-
-  RecorderOptions options;
-  char output[4096];
-  char allocator_path[1024];  // the library whose malloc the program runs on
+  ForkSlot forks[kRegionsMax];                    // of the first region: one for each region
+  std::atomic<std::uint32_t> children_left_out;   // of the first region: wanted by `children`, but no region was free
 
   std::atomic<std::uint32_t> fork_allowed;   // the writer would follow a child now
-  // At exit() the program asks for a last look at the pages of the big blocks it never freed, and waits for it.
-  std::atomic<std::uint32_t> last_look_asked;
-  std::atomic<std::uint32_t> last_look_done;
+  std::atomic<std::uint32_t> filtered;       // the writer has seen the program in a seccomp filter
+  // The program asks at exit() and waits until the writer has done it.
+  std::atomic<LastWish> wish;
+  std::atomic<LastWish> wish_done;
 
-  // How many live big blocks hash here. The program adds, the writer takes away.
+  // How many live large blocks hash here. The program adds, the writer takes away.
   alignas(64) std::atomic<std::uint16_t> big_filter[kBigFilterSize];
 
-  alignas(64) std::atomic<std::uint64_t> look_tickets;  // given out; the first is 1
-  std::atomic<std::uint64_t> looks_asked;               // counted when they are there to be seen
-  Look looks[kLookCount];
+  alignas(64) std::atomic<std::uint64_t> probe_tickets;  // given out; the first is 1
+  std::atomic<std::uint64_t> probes_asked;               // counted when they are there to be seen
+  PageProbe probes[kProbeCount];
 
   ChunkHeader headers[kChunkCount];
   alignas(4096) RawEvent events[kChunkCount][kChunkEvents];
@@ -234,10 +248,31 @@ inline void PrepareRegion(Region* region) {
   region->free_count.store(kChunkCount, std::memory_order_release);
 }
 
-// The one function of heaptape-writer.so, called in the forked process; it does not return.
+// The program's files in /proc, opened by the program itself: it alone surely names itself there, whatever its pid
+// namespace. Below 0: not there.
+struct ProcessFiles {
+  int statm = -1;
+  int status = -1;
+  int smaps = -1;
+  int pagemap = -1;
+  int maps = -1;
+  int task = -1;  // the folder of its threads
+};
+
+// The one function of heaptape-writer.so, called in a forked process; it does not return. All of this lies in that
+// process's own memory, copied by the fork before the program's first instruction.
 struct WriterStart {
-  Region* regions;  // the first is the recorded program's
+  Region* first;                // the program's region
+  Region* spares;               // region_count - 1 of them
+  std::uint32_t region_count;
   std::int32_t target_pid;
+  RecorderOptions options;
+  const char* output;           // as asked for, with %t and %p
+  bool is_family;               // a process that a recorded one executed: its name has its pid in it
+  const char* allocator_path;   // the library whose malloc the program runs on
+  bool own_malloc;              // the program's calls do not reach the preload
+  int report;                   // pipe of `heaptape record`; below 0: none
+  ProcessFiles files;
 };
 using WriterMain = void (*)(const WriterStart*);
 

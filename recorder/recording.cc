@@ -1,9 +1,6 @@
 #include "recorder/recording.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdio>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -15,6 +12,12 @@ constexpr std::uint16_t kUnseenThread = 0xffff;
 constexpr std::uint16_t kEndedThread = 0xfffe;
 constexpr std::uint32_t kNoSlot = ~0u;
 static_assert(kBigBytes == kTouchedFromBytes);
+// What waits for an event of its own. A program has a few of each; only one that overwrites the pool has more, and loses
+// the oldest.
+constexpr std::size_t kAwaitedMax = 1 << 16;
+// Serials are given out one after another, so a new one is never so far above all others. The first thread stands for
+// one that is.
+constexpr std::size_t kSerialStepMax = 1 << 14;
 constexpr std::size_t kCachedObjects = 16 << 10;  // with fewer all that is read of them stays in the caches
 
 std::optional<Op> AllocationOp(RawOp op) {
@@ -34,46 +37,40 @@ std::optional<Op> AllocationOp(RawOp op) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Recording>> Recording::Create(const RecordingOptions& options) {
-  std::unique_ptr<Recording> recording(new Recording(options));
-  recording->final_path_ = options.path;
-  const bool segmented = options.segment_bytes || options.segment_ns;
-  if (segmented) recording->segment_number_ = 1;
-  if (const auto before = recording->Open(segmented ? recording->SegmentPath(1) : options.path); !before.ok()) {
-    return before.status();
-  }
+absl::StatusOr<std::unique_ptr<Recording>> Recording::Create(const RecordingOptions& options, std::shared_ptr<RecordingFiles> files) {
+  std::unique_ptr<Recording> recording(new Recording(options, std::move(files)));
+  recording->segment_number_ = options.segment_bytes || options.segment_ns ? 1 : 0;
+  if (const auto before = recording->Open(recording->segment_number_); !before.ok()) return before.status();
   return recording;
 }
 
-absl::StatusOr<std::unique_ptr<TraceWriter>> Recording::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<TraceWriter>> Recording::Open(std::uint64_t segment) {
   TraceWriterOptions options;
   options.compression_level = options_.compression_level;
   TraceInfo info = options_.info;
   segment_start_ns_ = time_ns_ - time_ns_ % std::max<std::uint64_t>(info.time_resolution_ns, 1);
   info.segment_start_ns = segment_start_ns_;
-  info.segment_number = segment_number_;
-  absl::StatusOr<std::unique_ptr<TraceWriter>> writer = TraceWriter::Create(path, info, options);
+  info.segment_number = segment;
+  FileName name = final_name_;
+  name.segment = segment;
+  const absl::StatusOr<int> file = files_->Open(name);
+  if (!file.ok()) return file.status();
+  absl::StatusOr<std::unique_ptr<TraceWriter>> writer = TraceWriter::CreateOnDescriptor(*file, info, options, files_->Path(name));
   if (!writer.ok()) return writer.status();
   writer_.swap(*writer);
-  open_path_ = path;
+  writer_->AddUnmatchedFrees({});
+  open_name_ = name;
   modules_written_ = 0;
   return writer;
 }
 
-// guard.tape -> guard.0001.tape
-std::string Recording::SegmentPath(std::uint64_t number) const {
-  const std::size_t slash = final_path_.rfind('/');
-  const std::size_t dot = final_path_.rfind('.');
-  const bool extension = dot != std::string::npos && (slash == std::string::npos || dot > slash + 1);
-  const std::size_t cut = extension ? dot : final_path_.size();
-  return absl::StrFormat("%s.%04d%s", final_path_.substr(0, cut), number, final_path_.substr(cut));
-}
-
 void Recording::Touched(std::uint32_t number, std::vector<PageRange> ranges) {
+  if (touched_.size() >= kAwaitedMax) touched_.clear();
   touched_[order_.Widen(number)] = std::move(ranges);
 }
 
 void Recording::Stack(std::uint32_t number, std::vector<StackFrame> frames) {
+  if (stacks_.size() >= kAwaitedMax) stacks_.clear();
   stacks_[order_.Widen(number)] = std::move(frames);
 }
 
@@ -95,6 +92,7 @@ void Recording::Mark(std::uint32_t number, std::uint64_t time_ns) {
   if (!marks_.empty() && marks_.back().number == wide) {
     marks_.back().time_ns = time_ns;
   } else {
+    if (marks_.size() >= kAwaitedMax) marks_.pop_front();
     marks_.push_back({wide, time_ns});
   }
 }
@@ -119,8 +117,12 @@ void Recording::Take(const OrderedEvent& event) {
 void Recording::ApplyMarks(std::uint64_t number) {
   while (!marks_.empty() && marks_.front().number <= number) {
     time_ns_ = std::max(time_ns_, marks_.front().time_ns);
+    const std::uint64_t events = writer_->event_count();
     writer_->Time(time_ns_ - segment_start_ns_);
     marks_.pop_front();
+    if (!flush_at_mark_ || writer_->event_count() == events) continue;
+    flush_at_mark_ = false;
+    (void)Flush();
   }
 }
 
@@ -136,7 +138,10 @@ void Recording::Drain() {
 }
 
 std::uint16_t Recording::Thread(std::uint32_t serial) {
-  if (serial >= threads_.size()) threads_.resize(serial + 1, kUnseenThread);
+  if (serial >= threads_.size()) {
+    if (serial - threads_.size() >= kSerialStepMax) return 0;
+    threads_.resize(serial + 1, kUnseenThread);
+  }
   std::uint16_t& number = threads_[serial];
   if (number < kEndedThread) return number;
   // What the C library frees of a thread after the last destructor: any thread may free.
@@ -215,6 +220,18 @@ void Recording::AddStack(std::uint64_t number, std::uint32_t slot) {
   stacks_.erase(found);
 }
 
+void Recording::CountUnknownFree() {
+  if (!writer_->status().ok()) return;
+  ++counts_.unknown_frees;
+  writer_->AddUnmatchedFrees({.unknown = 1, .missed = 0});
+}
+
+void Recording::CountMissedFree() {
+  if (!writer_->status().ok()) return;
+  ++counts_.missed_frees;
+  writer_->AddUnmatchedFrees({.unknown = 0, .missed = 1});
+}
+
 void Recording::FreeSlot(std::uint32_t slot, std::uint64_t address, std::uint64_t size, std::uint16_t thread) {
   if (size >= kBigBytes) BigEnds(slot, address);
   writer_->Free(slot, thread);
@@ -230,7 +247,7 @@ void Recording::Allocate(const OrderedEvent& event, Op op, std::uint16_t thread,
   }
   const auto [place, inserted] = live_.Insert(address);
   if (!inserted) {
-    ++counts_.missed_frees;
+    CountMissedFree();
     FreeSlot(place->slot, address, SizeOf(place->slot), thread);
   }
   const std::uint32_t slot = writer_->Allocate(op, size, alignment, thread);
@@ -259,7 +276,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
     case RawOp::kFree: {
       const AddressTable::Entry* const found = live_.Find(address);
       if (found == nullptr) {
-        ++counts_.unknown_frees;
+        CountUnknownFree();
         touched_.erase(number);
         return;
       }
@@ -279,6 +296,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
         AddTouch(number, pending.slot, TouchRecord::When::kFree, SizeOf(pending.slot));
         BigEnds(pending.slot, address);
       }
+      if (reallocs_.size() >= kAwaitedMax) reallocs_.erase(reallocs_.begin(), reallocs_.begin() + kAwaitedMax / 2);
       reallocs_.push_back(pending);
       return;
     }
@@ -291,7 +309,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
                                   [&event](const PendingRealloc& entry) { return entry.thread == event.thread; });
       if (pending == reallocs_.rend() || pending->slot == kNoSlot) {
         if (pending != reallocs_.rend()) {
-          ++counts_.unknown_frees;
+          CountUnknownFree();
           reallocs_.erase(std::next(pending).base());
         }
         if (raw != RawOp::kReallocFreed) Allocate(event, op, thread, number);
@@ -307,7 +325,7 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
       const std::uint64_t now_at = failed ? begun.address : address;
       const auto [place, inserted] = live_.Insert(now_at);
       if (!inserted) {
-        ++counts_.missed_frees;
+        CountMissedFree();
         FreeSlot(place->slot, now_at, SizeOf(place->slot), thread);
       }
       place->slot = begun.slot;
@@ -348,7 +366,6 @@ void Recording::Apply(const OrderedEvent& event, std::uint64_t number) {
 void Recording::Resident(ResidentSample sample) {
   time_ns_ = std::max(time_ns_, sample.time_ns);
   sample.time_ns -= std::min(sample.time_ns, segment_start_ns_);
-  sample.event_number = writer_->event_count();
   writer_->Resident(sample);
 }
 
@@ -388,10 +405,15 @@ absl::Status Recording::BeginWithLiveSet(const TraceWriter& before) {
   return writer_->status();
 }
 
-absl::Status Recording::ContinueAs(const std::string& path) {
+absl::Status Recording::ContinueAs(const FileName& name, std::shared_ptr<RecordingFiles> files) {
+  files_ = std::move(files);
+  final_name_ = name;
+  time_ns_ = 0;
+  segment_number_ = options_.segment_bytes || options_.segment_ns ? 1 : 0;
+  absl::StatusOr<std::unique_ptr<TraceWriter>> opened = Open(segment_number_);
+  if (!opened.ok()) return opened.status();
   // What it has not written yet is written by the parent's writer, whose file it is.
-  const TraceWriter& before = *writer_.release();
-  final_path_ = path;
+  const TraceWriter& before = *opened->release();
   counts_ = RecordingCounts();
   // The forked process has one thread, with a serial of its own.
   threads_.clear();
@@ -401,20 +423,16 @@ absl::Status Recording::ContinueAs(const std::string& path) {
   marks_.clear();
   touched_.clear();
   stacks_.clear();
-  order_ = EventOrder();
-  time_ns_ = 0;
+  order_ = EventOrder(options_.order_capacity);
   earlier_events_ = earlier_bytes_ = 0;
   finished_segments_.clear();
-  const bool segmented = options_.segment_bytes || options_.segment_ns;
-  segment_number_ = segmented ? 1 : 0;
-  if (const auto opened = Open(segmented ? SegmentPath(1) : path); !opened.ok()) return opened.status();
   return BeginWithLiveSet(before);
 }
 
 void Recording::Discard() {
   // Nothing that the destructor might still write shall come into being again.
   (void)writer_.release();
-  unlink((open_path_ + ".part").c_str());
+  files_->Discard(open_name_);
 }
 
 void Recording::RotateIfDue(std::uint64_t time_ns) {
@@ -422,25 +440,30 @@ void Recording::RotateIfDue(std::uint64_t time_ns) {
   const bool due = (options_.segment_bytes && writer_->bytes_written() >= options_.segment_bytes) ||
                    (options_.segment_ns && time_ns - segment_start_ns_ >= options_.segment_ns);
   if (!due) return;
-  earlier_events_ += writer_->event_count();
-  earlier_bytes_ += writer_->bytes_written();
-  const std::uint64_t bytes = writer_->bytes_written();
   WriteLastLooks();
   if (!writer_->Finish().ok()) return;
-  finished_segments_.emplace_back(open_path_, bytes);
+  rotation_error_ = files_->Finish(open_name_, open_name_);
+  if (!rotation_error_.ok()) return;
+  const std::uint64_t bytes = writer_->bytes_written();
+  finished_segments_.emplace_back(open_name_, bytes);
   std::uint64_t total = 0;
   for (const auto& segment : finished_segments_) total += segment.second;
   // The segment to come may become as large as this one.
   while (options_.total_bytes && finished_segments_.size() > 1 && total + bytes > options_.total_bytes) {
-    unlink(finished_segments_.front().first.c_str());
+    files_->Remove(finished_segments_.front().first);
     total -= finished_segments_.front().second;
     finished_segments_.pop_front();
   }
   time_ns_ = std::max(time_ns_, time_ns);
   ++segment_number_;
-  const auto before = Open(SegmentPath(segment_number_));
+  const auto before = Open(segment_number_);
   rotation_error_ = before.status();
-  if (!rotation_error_.ok()) return;
+  if (!rotation_error_.ok()) {
+    --segment_number_;
+    return;
+  }
+  earlier_events_ += (*before)->event_count();
+  earlier_bytes_ += (*before)->bytes_written();
   (void)BeginWithLiveSet(**before);
 }
 
@@ -448,12 +471,10 @@ absl::Status Recording::Finish() {
   if (!rotation_error_.ok()) return rotation_error_;
   WriteLastLooks();
   const absl::Status finished = writer_->Finish();
-  if (finished.ok() && segment_number_ == 0 && open_path_ != final_path_) {
-    if (std::rename(open_path_.c_str(), final_path_.c_str()) != 0) {
-      return absl::ErrnoToStatus(errno, absl::StrCat(open_path_, ": cannot be renamed to ", final_path_));
-    }
-  }
-  return finished;
+  // A trace that ended on a full disk is finished as far as it goes.
+  if (!finished.ok() && !absl::IsResourceExhausted(finished)) return finished;
+  const absl::Status named = files_->Finish(open_name_, segment_number_ != 0 ? open_name_ : final_name_);
+  return finished.ok() ? named : finished;
 }
 
 }  // namespace heaptape

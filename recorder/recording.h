@@ -25,6 +25,7 @@
 #include "recorder/address_table.h"
 #include "recorder/event_order.h"
 #include "recorder/process_memory.h"
+#include "recorder/writer/recording_files.h"
 #include "traces/trace_writer.h"
 
 namespace heaptape {
@@ -33,12 +34,13 @@ namespace heaptape {
 inline constexpr std::uint32_t kPrefetchAhead = 24;
 
 struct RecordingOptions {
-  std::string path;
+  FileName name;
   TraceInfo info;
   int compression_level = 3;
   std::uint64_t segment_bytes = 0;
   std::uint64_t segment_ns = 0;
   std::uint64_t total_bytes = 0;
+  std::uint32_t order_capacity = 128 << 10;  // events that may wait for those before them; a power of two
 };
 
 struct RecordingCounts {
@@ -52,7 +54,7 @@ struct RecordingCounts {
 class Recording {
  public:
   // Creates the first file. Errors name the path.
-  static absl::StatusOr<std::unique_ptr<Recording>> Create(const RecordingOptions& options);
+  static absl::StatusOr<std::unique_ptr<Recording>> Create(const RecordingOptions& options, std::shared_ptr<RecordingFiles> files);
 
   // `ranges` of a big block, read when its event `number` (unwidened) was published and applied with it.
   void Touched(std::uint32_t number, std::vector<PageRange> ranges);
@@ -93,22 +95,29 @@ class Recording {
   // Called for each kFork event that names a region for the child.
   void set_fork_hook(std::function<void(std::uint32_t region)> hook) { fork_hook_ = std::move(hook); }
 
-  // In a forked writer: goes on in a new file that begins with the live set. The old file is the parent's.
-  absl::Status ContinueAs(const std::string& path);
+  // In a forked writer: goes on in a new file that begins with the live set. The old file is the parent's. After
+  // AlreadyExists another name may be tried.
+  absl::Status ContinueAs(const FileName& name, std::shared_ptr<RecordingFiles> files);
   // Drops the file that is being written. No call may follow.
   void Discard();
 
   // Begins a new segment where one is due; keeps the total within its bound.
   void RotateIfDue(std::uint64_t time_ns);
   absl::Status Flush() { return writer_->Flush(); }
+  // Flushes with the next time mark: where a block ends shall tell no more of time than the marks do.
+  void FlushAtMark() { flush_at_mark_ = true; }
   absl::Status Finish();
   // Once this is an error no other call than Finish() may follow.
   absl::Status status() const { return rotation_error_.ok() ? writer_->status() : rotation_error_; }
 
-  // The file gets this name at Finish().
-  void set_final_path(const std::string& path) { final_path_ = path; }
-  const std::string& path() const { return final_path_; }
+  // The file gets this name at Finish(), unless there are segments, which have theirs.
+  void set_final_name(const FileName& name) { final_name_ = name; }
+  const FileName& name() const { return final_name_; }
+  std::string path() const { return files_->Path(final_name_); }
+  const RecordingFiles& files() const { return *files_; }
+  RecordingFiles& files() { return *files_; }
   const RecordingCounts& counts() const { return counts_; }
+  // In all files; once they have ended (status()), what they hold.
   std::uint64_t event_count() const { return earlier_events_ + writer_->event_count(); }
   std::uint64_t bytes_written() const { return earlier_bytes_ + writer_->bytes_written(); }
   std::uint64_t live_objects() const { return writer_->live_objects(); }
@@ -132,13 +141,13 @@ class Recording {
     std::uint64_t time_ns;
   };
 
-  explicit Recording(const RecordingOptions& options) : options_(options) {}
+  Recording(const RecordingOptions& options, std::shared_ptr<RecordingFiles> files)
+      : options_(options), files_(std::move(files)), final_name_(options.name), order_(options.order_capacity) {}
 
-  // Begins a file. Returns the writer of the one before.
-  absl::StatusOr<std::unique_ptr<TraceWriter>> Open(const std::string& path);
+  // Begins a file, the recording's one or a segment. Returns the writer of the one before.
+  absl::StatusOr<std::unique_ptr<TraceWriter>> Open(std::uint64_t segment);
   // `before` is the writer of the file before.
   absl::Status BeginWithLiveSet(const TraceWriter& before);
-  std::string SegmentPath(std::uint64_t number) const;
   void ApplyMarks(std::uint64_t number);
   void Apply(const OrderedEvent& event, std::uint64_t number);
   std::uint16_t Thread(std::uint32_t serial);
@@ -154,12 +163,16 @@ class Recording {
   void WriteTouch(std::uint32_t slot, TouchRecord::When when, std::uint64_t size, const std::vector<PageRange>& present);
   // What was seen last of the blocks that outlive the file.
   void WriteLastLooks();
+  // Once for each such block, here and in the file. Not of what comes after the file has ended.
+  void CountUnknownFree();
+  void CountMissedFree();
   void BigBegins(std::uint32_t slot, std::uint64_t address);
   void BigEnds(std::uint32_t slot, std::uint64_t address);
 
   RecordingOptions options_;
-  std::string final_path_;
-  std::string open_path_;
+  std::shared_ptr<RecordingFiles> files_;
+  FileName final_name_;
+  FileName open_name_;
   std::unique_ptr<TraceWriter> writer_;
   EventOrder order_;
   ObjectPages pages_;
@@ -189,8 +202,9 @@ class Recording {
   std::uint64_t segment_number_ = 0;
   std::uint64_t segment_start_ns_ = 0;
   std::uint64_t time_ns_ = 0;
+  bool flush_at_mark_ = false;
   absl::Status rotation_error_;
-  std::deque<std::pair<std::string, std::uint64_t>> finished_segments_;  // path, bytes
+  std::deque<std::pair<FileName, std::uint64_t>> finished_segments_;  // with bytes
 };
 
 }  // namespace heaptape

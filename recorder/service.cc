@@ -155,7 +155,8 @@ absl::StatusOr<ServicePlan> PlanService(const ServiceOptions& options) {
         "  /var/lib/", kFolder, "/ r,\n"
         "  owner /var/lib/", kFolder, "/** rwk,\n"
         "  @{PROC}/@{pid}/{maps,pagemap,smaps,stat,statm,status} r,\n"
-        "  @{PROC}/@{pid}/task/ r,\n"
+        "  @{PROC}/@{pid}/task/{,**} r,\n"
+        "  owner @{PROC}/@{pid}/oom_score_adj w,\n"
         "  /sys/kernel/mm/transparent_hugepage/enabled r,\n"
         "  ptrace (read) peer=", profile, ",\n", kEnd);
     plan.next_commands.push_back(absl::StrCat("apparmor_parser -r /etc/apparmor.d/", profile));

@@ -134,6 +134,7 @@ absl::Status EventFeed::Run() {
   std::uint64_t lost = 0;
   while (!damaged) {
     absl::StatusOr<EventBlock> block = reader_.Next();
+    if (absl::IsResourceExhausted(block.status())) return block.status();
     if (!block.ok()) {
       notes_.push_back(absl::StrCat("stopped at damage: ", std::string(block.status().message())));
       damaged = true;

@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "replayer/result_cache.h"
 #include "replayer/steady_state.h"
+#include "traces/memory_limit.h"
 #include "traces/trace_reader.h"
 
 namespace heaptape {
@@ -38,11 +39,6 @@ std::string ProcValue(const std::string& path, const std::string& name) {
     return start == std::string::npos ? "" : line.substr(start);
   }
   return "";
-}
-
-std::uint64_t AvailableMemory() {
-  const std::string kib = ProcValue("/proc/meminfo", "MemAvailable");
-  return std::strtoull(kib.c_str(), nullptr, 10) * 1024;
 }
 
 // Of a trace's call stacks, which its own digest leaves out; empty where there are none.
@@ -85,12 +81,13 @@ class Fleet {
       }
     }
     results_.resize(jobs_.size());
-    budget_ = options.memory_budget_bytes != 0 ? options.memory_budget_bytes : AvailableMemory() / 5 * 4;
+    budget_ = options.memory_budget_bytes != 0 ? options.memory_budget_bytes : DefaultMemoryLimit();
   }
 
   absl::StatusOr<std::vector<ReplayReport>> Run() {
     const std::size_t cores = std::max(1u, std::thread::hardware_concurrency());
     const std::size_t count = std::min(jobs_.size(), options_.jobs != 0 ? std::size_t{options_.jobs} : cores);
+    share_ = budget_ / std::max<std::size_t>(count, 1);
     std::vector<std::thread> threads;
     for (std::size_t i = 1; i < count; ++i) threads.emplace_back([this] { Work(); });
     Work();
@@ -110,6 +107,7 @@ class Fleet {
   void Work() {
     for (;;) {
       std::size_t index;
+      std::uint64_t granted;
       {
         std::unique_lock lock(mutex_);
         // A job larger than the budget runs alone.
@@ -118,23 +116,44 @@ class Fleet {
         });
         if (next_ == jobs_.size() || Cancelled()) return;
         index = next_++;
+        // What all that run may take together stays within the budget.
+        granted = std::max(std::min(share_, budget_ - std::min(budget_, used_)), std::min(Memory(index), budget_));
         ++running_;
-        used_ += Memory(index);
+        used_ += granted;
       }
-      results_[index] = RunOne(jobs_[index]);
+      try {
+        results_[index] = RunOne(jobs_[index], granted);
+      } catch (const std::bad_alloc&) {
+        results_[index] = Failed(jobs_[index], "the system gave no more memory; replay fewer at once (--jobs)");
+      }
       {
         const std::lock_guard lock(mutex_);
         --running_;
-        used_ -= Memory(index);
+        used_ -= granted;
       }
       room_.notify_all();
     }
   }
 
-  RunResult RunOne(const FleetJob& job) {
+  RunResult Failed(const FleetJob& job, std::string error) const {
+    const ResolvedAllocator& allocator = allocators_[job.allocator];
+    RunResult failed;
+    failed.allocator = allocator.family;
+    failed.version = allocator.version;
+    failed.library_path = allocator.library_path;
+    failed.origin = allocator.origin;
+    failed.tunables = allocator.tunables;
+    failed.settings.seed = job.seed;
+    failed.error = std::move(error);
+    failed.verdict = Verdict::kFailed;
+    return failed;
+  }
+
+  RunResult RunOne(const FleetJob& job, std::uint64_t memory_bytes) {
     const ResolvedAllocator& allocator = allocators_[job.allocator];
     ReplayOptions options = options_.replay;
     options.seed = job.seed;
+    options.default_memory_limit_bytes = memory_bytes;
     if (options_.heap_maps > 0) options.map_samples = {options_.heap_maps};  // for the key; the moments follow from the run
     const FleetTrace& trace = traces_[job.trace];
     const std::string digest = absl::StrCat(trace.report.trace.digest, stack_digests_[job.trace]);
@@ -152,18 +171,7 @@ class Fleet {
     options.map_samples.clear();
     absl::StatusOr<RunResult> result =
         options_.replay_one ? options_.replay_one(path, allocator, options) : Replay(path, allocator, options);
-    if (!result.ok()) {
-      RunResult failed;
-      failed.allocator = allocator.family;
-      failed.version = allocator.version;
-      failed.library_path = allocator.library_path;
-      failed.origin = allocator.origin;
-      failed.tunables = allocator.tunables;
-      failed.settings.seed = job.seed;
-      failed.error = std::string(result.status().message());
-      failed.verdict = Verdict::kFailed;
-      result = std::move(failed);
-    }
+    if (!result.ok()) result = Failed(job, std::string(result.status().message()));
     if (result->series.size() > 1 && !result->error && options_.heap_maps > 0 && !Cancelled()) {
       AddHeapMaps(path, allocator, options, *result);
     }
@@ -216,7 +224,8 @@ class Fleet {
   std::mutex mutex_, observer_mutex_;
   std::condition_variable room_;
   std::size_t next_ = 0, running_ = 0;
-  std::uint64_t used_ = 0;
+  std::uint64_t used_ = 0;   // what those that run may take
+  std::uint64_t share_ = 0;  // of the budget, for each that may run at once
 };
 
 // DataLoss where damage lets none of a trace's events be read: a replay of nothing would say that nothing is needed.
@@ -232,8 +241,8 @@ absl::Status CheckReadable(TraceReader& reader) {
 
 }  // namespace
 
-absl::StatusOr<FleetTrace> DescribeTrace(const std::string& path) {
-  absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(path);
+absl::StatusOr<FleetTrace> DescribeTrace(const std::string& path, const ReplayOptions& options) {
+  absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(path, LimitsForReplay(options));
   if (!reader.ok()) return reader.status();
   if (const absl::Status readable = CheckReadable(**reader); !readable.ok()) return readable;
   const TraceInfo& info = (*reader)->info();
@@ -249,7 +258,8 @@ absl::StatusOr<FleetTrace> DescribeTrace(const std::string& path) {
                   .events = summary.event_count,
                   .duration_ns = summary.duration_ns,
                   .complete = summary.complete,
-                  .segment_start_ns = info.segment_start_ns};
+                  .segment_start_ns = info.segment_start_ns,
+                  .unmatched_frees = summary.unmatched_frees};
   if (!info.allocator_version.empty()) absl::StrAppend(&report.trace.recorded_under, " ", info.allocator_version);
   utsname system{};
   uname(&system);
@@ -257,6 +267,7 @@ absl::StatusOr<FleetTrace> DescribeTrace(const std::string& path) {
   report.machine = ProcValue("/proc/cpuinfo", "model name");
   report.heaptape_version = HEAPTAPE_VERSION;
   const absl::StatusOr<std::vector<ResidentSample>> resident = (*reader)->ReadResident();
+  if (absl::IsResourceExhausted(resident.status())) return resident.status();
   if (!resident.ok()) return trace;  // without ground truth a replay is as good
   for (const ResidentSample& sample : *resident) {
     const std::uint64_t heap = sample.anonymous_bytes - std::min(sample.anonymous_bytes, sample.non_heap_bytes);

@@ -44,15 +44,15 @@ struct FleetOptions {
   std::uint32_t seeds = 1;
   std::uint32_t heap_maps = 0;           // so many moments at which a second replay says where the memory is
   std::uint32_t jobs = 0;                // 0: one per core
-  std::uint64_t memory_budget_bytes = 0; // 0: four fifths of what the system has available
+  std::uint64_t memory_budget_bytes = 0; // 0: DefaultMemoryLimit()
   std::string cache_folder;              // empty: no cache
   FleetObserver* observer = nullptr;
   // Replay() unless a test says otherwise.
   std::function<absl::StatusOr<RunResult>(const std::string&, const ResolvedAllocator&, const ReplayOptions&)> replay_one;
 };
 
-// Reads what the trace says of itself.
-absl::StatusOr<FleetTrace> DescribeTrace(const std::string& path);
+// Reads what the trace says of itself. ResourceExhausted where replaying it by `options` needs more memory than there is.
+absl::StatusOr<FleetTrace> DescribeTrace(const std::string& path, const ReplayOptions& options = {});
 
 // One report per trace, its runs in the order allocator, seed, whatever order they ended in. An allocator
 // that cannot even be loaded is that run's error. Cancelled if options.replay.cancelled became true: what

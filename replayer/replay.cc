@@ -18,10 +18,12 @@
 #include "allocators/probe.h"
 #include "replayer/call_sites.h"
 #include "replayer/event_feed.h"
+#include "replayer/export/format.h"
 #include "replayer/heap_mapper.h"
 #include "replayer/steady_state.h"
 #include "replayer/touch_plan.h"
 #include "replayer/worker_process.h"
+#include "traces/memory_limit.h"
 
 namespace heaptape {
 namespace {
@@ -109,10 +111,28 @@ std::string WithOutput(std::string sentence, const std::string& output) {
   return absl::StrCat(std::move(sentence), "; it printed: ", tail);
 }
 
+std::string LimitSentence(const ReplayOptions& options, std::uint64_t limit_bytes) {
+  return options.memory_limit_bytes != 0
+             ? absl::StrFormat("passed the memory limit of %s", FormatBytes(static_cast<double>(limit_bytes)))
+             : absl::StrFormat("passed the memory limit of %s, its share of what the machine has available (see --memory-limit)",
+                               FormatBytes(static_cast<double>(limit_bytes)));
+}
+
+// Of the recorded process: by its samples, else no more than its machine had; where neither is known, anything.
+std::uint64_t MostResidentBytes(TraceReader& reader) {
+  std::uint64_t most = 0;
+  if (const absl::StatusOr<std::vector<ResidentSample>> samples = reader.ReadResident(); samples.ok()) {
+    for (const ResidentSample& sample : *samples) most = std::max({most, sample.rss_bytes, sample.peak_rss_bytes});
+  }
+  if (most == 0) most = reader.info().memory_bytes;
+  return most != 0 ? most : ~std::uint64_t{0};
+}
+
 // Ends the worker when the user, the clock or the memory limit says so, and remembers which.
 class Watchdog {
  public:
-  Watchdog(const WorkerProcess& process, const ReplayOptions& options) : process_(process), options_(options) {}
+  Watchdog(const WorkerProcess& process, const ReplayOptions& options, std::uint64_t memory_limit_bytes)
+      : process_(process), options_(options), memory_limit_bytes_(memory_limit_bytes) {}
 
   bool operator()() {
     if (options_.cancelled != nullptr && options_.cancelled->load()) {
@@ -135,20 +155,22 @@ class Watchdog {
       reason = absl::StrCat("hangs: no progress for ", options_.hang_timeout_seconds, " s at event ", position);
       return true;
     }
-    if (options_.memory_limit_bytes != 0 &&
-        static_cast<double>(process_.ResidentBytes()) > kLimitSlack * static_cast<double>(options_.memory_limit_bytes)) {
-      reason = absl::StrCat("passed the memory limit at event ", position);
+    if (static_cast<double>(process_.ResidentBytes()) > kLimitSlack * static_cast<double>(memory_limit_bytes_)) {
+      reason = absl::StrCat(limit_sentence(), " at event ", position);
       return true;
     }
     if (options_.progress) options_.progress(position);
     return false;
   }
 
+  std::string limit_sentence() const { return LimitSentence(options_, memory_limit_bytes_); }
+
   std::string reason;
 
  private:
   const WorkerProcess& process_;
   const ReplayOptions& options_;
+  const std::uint64_t memory_limit_bytes_;
   std::uint64_t last_position_ = 0;
   worker::Phase last_phase_ = worker::Phase::kStarting;
   SteadyClock::time_point last_poll_ = SteadyClock::now();
@@ -196,7 +218,8 @@ std::optional<std::string> EndingOf(const WorkerProcess& process, const Watchdog
   const std::uint64_t position = process.position();
   if (!watchdog.reason.empty()) return WithOutput(watchdog.reason, process.output());
   if (process.phase() == worker::Phase::kStopped) {
-    return WithOutput(absl::StrCat(findings.error, " at event ", position), process.output());
+    const std::string why = strcmp(findings.error, worker::kPassedMemoryLimit) == 0 ? watchdog.limit_sentence() : findings.error;
+    return WithOutput(absl::StrCat(why, " at event ", position), process.output());
   }
   if (process.phase() != worker::Phase::kDone) {
     const std::string how = process.end_signal() != 0 ? absl::StrCat("ended by ", SignalText(process.end_signal()))
@@ -214,9 +237,16 @@ std::optional<std::string> EndingOf(const WorkerProcess& process, const Watchdog
 
 }  // namespace
 
+ReadLimits LimitsForReplay(const ReplayOptions& options) {
+  // The worker's table and that of sizes from 64 KiB on; a heap map's list of blocks and its call stacks.
+  constexpr std::uint64_t kWorkerBytes = 16, kHeapMapBytes = 40;
+  return {.memory_limit_bytes = std::max(options.memory_limit_bytes, DefaultMemoryLimit()),
+          .bytes_per_live_object = kWorkerBytes + (options.map_samples.empty() ? 0 : kHeapMapBytes)};
+}
+
 absl::StatusOr<RunResult> Replay(const std::string& trace_path, const ResolvedAllocator& allocator,
                                  const ReplayOptions& options) {
-  absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(trace_path);
+  absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(trace_path, LimitsForReplay(options));
   if (!reader.ok()) return reader.status();
   return Replay(**reader, allocator, options);
 }
@@ -237,7 +267,9 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   worker::Settings settings = {};
   settings.seed = options.seed;
   settings.slot_count = summary.peak_live_objects;
-  settings.memory_limit_bytes = options.memory_limit_bytes;
+  settings.memory_limit_bytes = options.memory_limit_bytes != 0           ? options.memory_limit_bytes
+                                : options.default_memory_limit_bytes != 0 ? options.default_memory_limit_bytes
+                                                                          : DefaultMemoryLimit();
   settings.machine_memory_bytes = info.memory_bytes;
   settings.thread_count = static_cast<std::uint32_t>(std::clamp<std::uint64_t>(summary.peak_threads, 1, 1 << 16));
   settings.cpu_count = options.cpu_count != 0 ? options.cpu_count : std::clamp(info.cpu_count, 1u, 1024u);
@@ -271,7 +303,7 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
                                : options.huge_pages == HugePageMode::kRecorded ? "recorded"
                                                                                : "always";
   result.settings.cpu_count = settings.cpu_count;
-  result.settings.memory_limit_bytes = settings.memory_limit_bytes;
+  result.settings.memory_limit_bytes = options.memory_limit_bytes;
   result.settings.time_scale = options.time_scale;
   result.settings.vary_addresses = options.vary_addresses;
   result.settings.vary_keys = options.vary_keys;
@@ -293,11 +325,12 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   std::unique_ptr<TouchPlan> plan;
   if (options.touch == Touch::kRecorded) {
     absl::StatusOr<std::vector<TouchRecord>> records = reader.ReadTouched();
+    if (absl::IsResourceExhausted(records.status())) return records.status();
     if (!records.ok()) {
       result.notes.push_back(absl::StrCat("touched pages unreadable: ", std::string(records.status().message())));
       records = std::vector<TouchRecord>();
     }
-    plan = std::make_unique<TouchPlan>(*std::move(records), settings.slot_count);
+    plan = std::make_unique<TouchPlan>(*std::move(records), settings.slot_count, MostResidentBytes(reader));
     if (plan->empty()) {
       result.notes.push_back("the recording does not tell which pages of large blocks were written: taken as all of a malloc, none of a calloc");
     }
@@ -313,7 +346,7 @@ absl::StatusOr<RunResult> Replay(TraceReader& reader, const ResolvedAllocator& a
   absl::StatusOr<std::unique_ptr<WorkerProcess>> started = WorkerProcess::Start(settings, command);
   if (!started.ok()) return started.status();
   WorkerProcess& process = **started;
-  Watchdog watchdog(process, options);
+  Watchdog watchdog(process, options, settings.memory_limit_bytes);
   process.set_watch([&watchdog] { return watchdog(); });
 
   EventFeed feed(reader, process, settings.sample_capacity - 1, plan.get());

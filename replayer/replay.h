@@ -37,7 +37,10 @@ struct ReplayOptions {
   bool vary_signals = false;               // one comes every millisecond, as under a profiler
   // The worker's tables and stacks are private memory and count in the figures, as they do in other replayers.
   bool count_own_memory = false;
-  std::uint64_t memory_limit_bytes = 0;    // 0: none
+  // Of the allocator's heap RSS. 0: `default_memory_limit_bytes`, which is no part of a result: it ends a replay or changes
+  // nothing. That one is DefaultMemoryLimit() where it is 0 too.
+  std::uint64_t memory_limit_bytes = 0;
+  std::uint64_t default_memory_limit_bytes = 0;
   std::uint64_t hang_timeout_seconds = 60; // without progress
   bool trust_counters = true;              // false: as on kernels whose memory counters are inexact
   bool trust_fsgsbase = true;              // false: as on CPUs that cannot set the FS base by an instruction
@@ -50,6 +53,9 @@ struct ReplayOptions {
   std::function<void(std::uint64_t events_done)> progress;  // called a few times a second; may be empty
   const std::atomic<bool>* cancelled = nullptr;             // set by Ctrl-C
 };
+
+// What reading a trace for a replay may take. --memory-limit is of the heap: it never makes this less than the default.
+ReadLimits LimitsForReplay(const ReplayOptions& options);
 
 // Runs to the end even if the allocator crashes: that is in RunResult::error. An error status means that
 // the trace or the allocator could not be opened at all. The verdict is filled in. Thread-safe: several

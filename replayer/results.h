@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "traces/trace_info.h"
+
 namespace heaptape {
 
 // Where the replayed heap stood at one moment. heap_rss_bytes is RSS less the worker's baseline.
@@ -148,6 +150,7 @@ struct TraceIdentity {
   std::uint64_t duration_ns = 0;
   bool complete = false;
   std::uint64_t segment_start_ns = 0;  // TraceInfo
+  std::optional<UnmatchedFrees> unmatched_frees;  // TraceSummary
 };
 
 struct TruthSample {                  // of the recorded process itself

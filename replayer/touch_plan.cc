@@ -12,6 +12,9 @@ namespace {
 
 constexpr std::uint64_t kPage = worker::kPageBytes;
 constexpr std::uint64_t kPagesOfHeaders = 2;
+// From here on a block may be sparse, with most of it never written. Memory is sampled each second, and a smaller block may have
+// come and been filled since the last sample.
+constexpr std::uint64_t kSparseBytes = std::uint64_t{1} << 30;
 
 std::uint64_t PageCount(std::span<const PageRange> ranges) {
   std::uint64_t pages = 0;
@@ -52,7 +55,8 @@ std::size_t ClassOf(std::uint64_t bytes) { return static_cast<std::size_t>(std::
 
 }  // namespace
 
-TouchPlan::TouchPlan(std::vector<TouchRecord> records, std::uint64_t slot_count) : records_(std::move(records)) {
+TouchPlan::TouchPlan(std::vector<TouchRecord> records, std::uint64_t slot_count, std::uint64_t most_resident_bytes)
+    : most_resident_bytes_(std::max(most_resident_bytes, kSparseBytes)), records_(std::move(records)) {
   std::stable_sort(records_.begin(), records_.end(),
                    [](const TouchRecord& a, const TouchRecord& b) { return a.object < b.object; });
   for (std::uint32_t i = 0; i < records_.size(); ++i) {
@@ -111,6 +115,7 @@ std::span<const PageRange> TouchPlan::Next(const Event& event, std::uint64_t obj
 
 std::span<const PageRange> TouchPlan::FirstPages(std::uint64_t pages) {
   result_.clear();
+  pages = std::min(pages, most_resident_bytes_ / kPage);
   if (pages != 0) result_.push_back({0, static_cast<std::uint32_t>(std::min<std::uint64_t>(pages, 0xffffffff))});
   return result_;
 }

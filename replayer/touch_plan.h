@@ -3,7 +3,8 @@
 // The recording knows, for blocks of 64 KiB and more, the pages present when the block was handed out and
 // when it was given back. A fresh block shows exactly what the program touched; of a recycled one (present
 // from its former life) only the pages added are certain, and the mean share of the fresh blocks of its
-// size class seen before stands in for the rest. ENGINE.md says where this can be wrong.
+// size class seen before stands in for the rest. Of a block that nothing is known of, no more is written than the
+// process ever had resident. ENGINE.md says where this can be wrong.
 
 #ifndef HEAPTAPE_REPLAYER_TOUCH_PLAN_H_
 #define HEAPTAPE_REPLAYER_TOUCH_PLAN_H_
@@ -22,7 +23,8 @@ namespace heaptape {
 
 class TouchPlan {
  public:
-  TouchPlan(std::vector<TouchRecord> records, std::uint64_t slot_count);
+  // `most_resident_bytes`: what the recorded process had resident at most.
+  TouchPlan(std::vector<TouchRecord> records, std::uint64_t slot_count, std::uint64_t most_resident_bytes = ~std::uint64_t{0});
 
   bool empty() const { return objects_.empty(); }
 
@@ -60,6 +62,7 @@ class TouchPlan {
   std::span<const PageRange> FirstPages(std::uint64_t pages);
   std::span<const PageRange> Estimate(const Records& records, std::uint64_t bytes, Op op);
 
+  const std::uint64_t most_resident_bytes_;
   std::vector<TouchRecord> records_;    // by object, then in the order recorded
   std::vector<ObjectRecords> objects_;  // ascending
   std::size_t next_object_ = 0;         // into objects_

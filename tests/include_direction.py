@@ -10,7 +10,7 @@ import sys
 
 # The first pattern that matches a file says which project headers it may include.
 RULES = [
-    (r"recorder/(preload|raw_)[^/]*$", r"recorder/(preload|raw_)"),
+    (r"recorder/(preload/|raw_)", r"recorder/(preload/|raw_)"),
     (r"recorder/", r"(recorder|traces)/(?!lab/)"),
     (r"traces/lab/", r"traces/"),
     (r"traces/", r"traces/(?!lab/)"),

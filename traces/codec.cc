@@ -141,8 +141,7 @@ std::uint32_t EventEncoder::Start(Op op, unsigned log2_alignment, std::uint64_t 
     Request(MakeKey(static_cast<unsigned>(op), log2_alignment, size), thread);
   }
   const Node node = state_.objects.Push();
-  if (node > objects_.size()) objects_.resize(std::max<std::size_t>(node, objects_.size() * 3 / 2));
-  objects_[node - 1] = LiveObject(object_count_++, op, log2_alignment, size);
+  objects_.At(node - 1) = LiveObject(object_count_++, op, log2_alignment, size);
   return node - 1;
 }
 

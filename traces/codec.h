@@ -15,7 +15,7 @@
 
 #include "absl/status/status.h"
 #include "traces/event.h"
-#include "traces/huge_pages.h"
+#include "traces/huge_table.h"
 #include "traces/live_list.h"
 #include "traces/live_object.h"
 
@@ -218,7 +218,7 @@ class EventEncoder {
   static constexpr unsigned kLuck = 64;
   unsigned luck_ = kLuck;        // so many walks to objects born long before or after may find nothing in a row
   std::uint32_t unwalked_ = 0;
-  HugeVector<LiveObject> objects_;  // by slot
+  HugeTable<LiveObject> objects_;  // by slot
   std::uint64_t object_count_ = 0;
   std::array<std::vector<std::uint8_t>, kColumnCount> columns_;
   std::vector<std::uint8_t> lengths_;

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "traces/memory_limit.h"
 
 namespace heaptape {
 namespace {
@@ -177,6 +178,9 @@ absl::Status DumpTrace(TraceReader& reader, DumpFormat format, const TextSink& s
         absl::StrAppend(&out, "#info ", field.name, " ", absl::CEscape(value), "\n");
     for (const auto& [name, value] : Numbers(reader.info()))
       if (value != 0) absl::StrAppend(&out, "#info ", name, " ", value, "\n");
+    if (const auto& frees = reader.summary().unmatched_frees) {
+      absl::StrAppend(&out, "#unmatched_frees ", frees->unknown, " ", frees->missed, "\n");
+    }
     auto modules = reader.ReadModules();
     if (!modules.ok()) return modules.status();
     for (const Module& module : *modules)
@@ -218,8 +222,9 @@ absl::Status DumpTrace(TraceReader& reader, DumpFormat format, const TextSink& s
   return absl::OkStatus();
 }
 
-absl::Status LoadTrace(const LineSource& source,
-                       const std::function<absl::StatusOr<TraceWriter*>(const TraceInfo&)>& create) {
+absl::Status LoadTrace(const LineSource& source, const std::function<absl::StatusOr<TraceWriter*>(const TraceInfo&)>& create,
+                       const std::string& name, std::uint64_t memory_limit_bytes) {
+  if (memory_limit_bytes == 0) memory_limit_bytes = DefaultMemoryLimit();
   TraceInfo info;
   TraceWriter* writer = nullptr;
   std::string text;
@@ -239,17 +244,17 @@ absl::Status LoadTrace(const LineSource& source,
     const std::string_view head = NextWord(line);
     if (head == "#info") {
       if (writer != nullptr) return wrong("#info must come before everything else");
-      const std::string name(NextWord(line));
+      const std::string field_name(NextWord(line));
       if (!line.empty()) line.remove_prefix(1);
       bool known = false;
       for (const TextField& field : kTextFields) {
-        if (name != field.name) continue;
+        if (field_name != field.name) continue;
         known = absl::CUnescape({line.data(), line.size()}, &(info.*field.member));
         if (!known) return wrong("a broken escape");
       }
       std::uint64_t value = 0;
-      if (!known && (!ParseNumber(line, value) || !SetNumber(name, value, info)))
-        return wrong(absl::StrCat("unknown or broken #info ", name));
+      if (!known && (!ParseNumber(line, value) || !SetNumber(field_name, value, info)))
+        return wrong(absl::StrCat("unknown or broken #info ", field_name));
       continue;
     }
     if (writer == nullptr) {
@@ -266,6 +271,12 @@ absl::Status LoadTrace(const LineSource& source,
           !absl::CUnescape({line.data(), line.size()}, &module.name))
         return wrong("a broken escape");
       writer->AddModule(module);
+      continue;
+    }
+    if (head == "#unmatched_frees") {
+      UnmatchedFrees frees;
+      if (!NextNumber(line, frees.unknown) || !NextNumber(line, frees.missed)) return wrong("#unmatched_frees needs two numbers");
+      writer->AddUnmatchedFrees(frees);
       continue;
     }
     if (head == "#resident") {
@@ -336,6 +347,8 @@ absl::Status LoadTrace(const LineSource& source,
       if (slot_word == "-") return wrong("an allocation needs a slot");
       const auto [at, is_new] = slots.try_emplace(text_slot, 0);
       if (!is_new) return wrong("the slot holds an object already");
+      if (slots.size() * kLoadBytes > memory_limit_bytes)
+        return OverMemoryLimit(name, static_cast<double>(slots.size() * kLoadBytes), absl::StrCat(slots.size(), " live objects"), memory_limit_bytes);
       at->second = writer->Allocate(op, size, alignment, thread_number);
     } else if (op == Op::kFree || realloc) {
       const auto found = slots.find(text_slot);

@@ -42,9 +42,11 @@ absl::Status DumpTrace(TraceReader& reader, DumpFormat format, const TextSink& s
 void AppendEventLine(const Event& event, DumpFormat format, std::string& out);
 
 // Reads what DumpTrace() wrote as kText. `create` makes the writer once the description is known.
-// InvalidArgument with the line's number. Memory: 16 bytes a live object. Does not Finish().
-absl::Status LoadTrace(const LineSource& source,
-                       const std::function<absl::StatusOr<TraceWriter*>(const TraceInfo&)>& create);
+// InvalidArgument with the line's number; ResourceExhausted, which names `name`, where kLoadBytes a live object, the writer's
+// included, are more than the limit (0: DefaultMemoryLimit()). Does not Finish().
+inline constexpr std::uint64_t kLoadBytes = 64;
+absl::Status LoadTrace(const LineSource& source, const std::function<absl::StatusOr<TraceWriter*>(const TraceInfo&)>& create,
+                       const std::string& name = "the text", std::uint64_t memory_limit_bytes = 0);
 
 }  // namespace heaptape
 

@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "traces/huge_table.h"
+#include "traces/memory_limit.h"
 
 namespace heaptape {
 namespace {
@@ -17,13 +20,14 @@ constexpr std::uint32_t kNone = ~std::uint32_t{0};
 
 // What is alive in one slot of the recorded trace.
 struct Occupant {
-  std::uint64_t object = 0;  // its number in the recorded trace
-  std::uint64_t size_bytes = 0;
-  std::uint32_t slot_out = kNone;  // its slot in the long trace; kNone: it was not replaced
-  std::uint16_t thread = 0;        // that allocated it
-  bool alive = false;
-  bool older = false;  // than the stretch
+  std::uint64_t object;  // its number in the recorded trace
+  std::uint64_t size_bytes;
+  std::uint32_t slot_out;  // its slot in the long trace; kNone: it was not replaced
+  std::uint16_t thread;    // that allocated it
+  bool alive;
+  bool older;  // than the stretch
 };
+static_assert(sizeof(Occupant) == 24);
 
 // One object at a seam.
 struct SeamObject {
@@ -33,10 +37,18 @@ struct SeamObject {
   std::uint16_t thread;
 };
 
+static_assert(sizeof(SeamObject) == 24);
+
+// An older object that is freed in the stretch, and what replaces it there. Slots of the recorded trace.
+struct Carried {
+  std::uint32_t freed_slot, replacement_slot;
+  std::uint64_t size_bytes;  // of the replacement
+};
+
 // What happens at each seam, found while the stretch is read for the first time.
 struct Seam {
-  std::vector<Occupant> start;                             // by slot, when the stretch begins
-  std::vector<std::pair<SeamObject, SeamObject>> carried;  // {older and freed in the stretch, its replacement}
+  HugeTable<Occupant> start;  // by slot, when the stretch begins
+  std::vector<Carried> carried;
   std::vector<SeamObject> left_over;
   std::vector<SeamObject> not_replaced;
   std::set<std::uint16_t> start_threads = {0}, end_threads;
@@ -50,23 +62,23 @@ void Pair(std::vector<SeamObject> freed, std::vector<SeamObject> left_alive, Sea
   };
   std::sort(freed.begin(), freed.end(), by_size_then_age);
   std::sort(left_alive.begin(), left_alive.end(), by_size_then_age);
-  // Twice through both in order of size: pairs those that `alike` lets pass, keeps the others.
+  seam.carried.reserve(std::min(freed.size(), left_alive.size()));
+  // Twice through both in order of size: pairs those that `alike` lets pass, keeps the others where they are read.
   const auto pass = [&seam, &freed, &left_alive](const auto& alike) {
-    std::vector<SeamObject> freed_rest, left_rest;
-    std::size_t f = 0, l = 0;
-    while (f < freed.size() && l < left_alive.size()) {
-      if (alike(freed[f].size_bytes, left_alive[l].size_bytes)) {
-        seam.carried.emplace_back(freed[f++], left_alive[l++]);
-      } else if (freed[f].size_bytes < left_alive[l].size_bytes) {
-        freed_rest.push_back(freed[f++]);
+    auto f = freed.begin(), l = left_alive.begin();
+    auto freed_rest = f, left_rest = l;
+    while (f != freed.end() && l != left_alive.end()) {
+      if (alike(f->size_bytes, l->size_bytes)) {
+        seam.carried.push_back({f->slot, l->slot, l->size_bytes});
+        ++f, ++l;
+      } else if (f->size_bytes < l->size_bytes) {
+        *freed_rest++ = *f++;
       } else {
-        left_rest.push_back(left_alive[l++]);
+        *left_rest++ = *l++;
       }
     }
-    freed_rest.insert(freed_rest.end(), freed.begin() + static_cast<std::ptrdiff_t>(f), freed.end());
-    left_rest.insert(left_rest.end(), left_alive.begin() + static_cast<std::ptrdiff_t>(l), left_alive.end());
-    freed = std::move(freed_rest);
-    left_alive = std::move(left_rest);
+    freed.erase(freed_rest, f);
+    left_alive.erase(left_rest, l);
   };
   pass([](std::uint64_t a, std::uint64_t b) { return a == b; });
   pass([](std::uint64_t a, std::uint64_t b) { return std::max(a, b) - std::min(a, b) <= std::min(a, b) / 4; });
@@ -89,14 +101,29 @@ class Extender {
       Cross();
       status = Repeat();
       if (!status.ok()) return status;
+      status = CheckGrowth();
+      if (!status.ok()) return status;
       ++summary_.repetitions;
     }
+    AddUnmatchedFrees();
     status = writer_.status();
     if (!status.ok()) return status;
     return summary_;
   }
 
  private:
+  // In proportion to the events: what the recording lacks is lacking in each repetition.
+  void AddUnmatchedFrees() {
+    const std::optional<UnmatchedFrees>& recorded = reader_.summary().unmatched_frees;
+    if (!recorded) return;
+    const auto extended = [this](std::uint64_t count) {
+      const auto product = static_cast<unsigned __int128>(count) * writer_.event_count();
+      const auto quotient = product / std::max<std::uint64_t>(reader_.summary().event_count, 1);
+      return static_cast<std::uint64_t>(std::min<unsigned __int128>(quotient, ~std::uint64_t{0}));
+    };
+    writer_.AddUnmatchedFrees({.unknown = extended(recorded->unknown), .missed = extended(recorded->missed)});
+  }
+
   absl::Status ReadSideRecords() {
     const auto touched = reader_.ReadTouched();
     if (!touched.ok()) return touched.status();
@@ -180,6 +207,8 @@ class Extender {
     base_ns_ = Stretched(time_ns);
     seam_.end_threads = threads_;
     std::vector<SeamObject> left_alive;
+    left_alive.reserve(static_cast<std::size_t>(
+        std::count_if(occupants_.begin(), occupants_.end(), [](const Occupant& occupant) { return occupant.alive && !occupant.older; })));
     for (std::uint32_t slot = 0; slot < occupants_.size(); ++slot) {
       const Occupant& occupant = occupants_[slot];
       if (!occupant.alive) continue;
@@ -204,7 +233,7 @@ class Extender {
       ++summary_.start_live_objects;
       summary_.start_live_bytes += occupant.size_bytes;
     }
-    seam_.start = occupants_;
+    seam_.start = occupants_.Copy();
   }
 
   void Summarize() {
@@ -219,25 +248,30 @@ class Extender {
 
   // From the end of the stretch to its start: what is alive now takes the places of what was alive then.
   void Cross() {
-    std::vector<Occupant> next = seam_.start;
-    for (std::uint32_t slot = 0; slot < next.size(); ++slot) {
-      // Older objects that were not freed are the same as ever, at the size they have now.
-      if (!next[slot].alive) continue;
-      next[slot].slot_out = occupants_[slot].slot_out;
-      next[slot].size_bytes = occupants_[slot].size_bytes;
-    }
-    for (const SeamObject& object : seam_.not_replaced) next[object.slot].slot_out = kNone;
-    for (const auto& [freed, replacement] : seam_.carried) {
-      next[freed.slot].slot_out = occupants_[replacement.slot].slot_out;
-      next[freed.slot].size_bytes = replacement.size_bytes;
-    }
     left_over_.clear();
     if (!options_.keep_growth) {
+      left_over_.reserve(seam_.left_over.size());
       for (const SeamObject& object : seam_.left_over) {
         left_over_.push_back({occupants_[object.slot].slot_out, object.thread});
       }
     }
-    occupants_ = std::move(next);
+    std::vector<std::uint32_t> replacements;  // of what is carried: slots of the long trace
+    replacements.reserve(seam_.carried.size());
+    for (const Carried& carried : seam_.carried) replacements.push_back(occupants_[carried.replacement_slot].slot_out);
+    for (std::uint32_t slot = 0; slot < occupants_.size(); ++slot) {
+      Occupant next = slot < seam_.start.size() ? seam_.start[slot] : Occupant{0, 0, kNone, 0, false, false};
+      // Older objects that were not freed are the same as ever, at the size they have now.
+      if (next.alive) {
+        next.slot_out = occupants_[slot].slot_out;
+        next.size_bytes = occupants_[slot].size_bytes;
+      }
+      occupants_[slot] = next;
+    }
+    for (const SeamObject& object : seam_.not_replaced) occupants_[object.slot].slot_out = kNone;
+    for (std::size_t i = 0; i < seam_.carried.size(); ++i) {
+      occupants_[seam_.carried[i].freed_slot].slot_out = replacements[i];
+      occupants_[seam_.carried[i].freed_slot].size_bytes = seam_.carried[i].size_bytes;
+    }
     for (const std::uint16_t thread : seam_.end_threads) {
       if (!seam_.start_threads.count(thread)) AppendThread(Op::kThreadEnd, thread);
     }
@@ -275,6 +309,14 @@ class Extender {
     return status;
   }
 
+  // The reader has seen to the recorded objects; with `keep_growth` there are more in each repetition.
+  absl::Status CheckGrowth() const {
+    const std::uint64_t limit = options_.memory_limit_bytes != 0 ? options_.memory_limit_bytes : default_memory_limit_;
+    const double needed = static_cast<double>(writer_.live_objects()) * static_cast<double>(kExtendGrowthBytes);
+    if (needed <= static_cast<double>(limit)) return absl::OkStatus();
+    return OverMemoryLimit("the long trace", needed, absl::StrCat(writer_.live_objects(), " live objects"), limit);
+  }
+
   static std::size_t ShareOf(std::size_t whole, std::uint64_t part, std::uint64_t of) {
     return static_cast<std::size_t>(static_cast<unsigned __int128>(whole) * part / of);
   }
@@ -293,10 +335,7 @@ class Extender {
     writer_.Append({.op = op, .flags = 0, .thread = thread, .slot = 0, .size = 0});
   }
 
-  Occupant& At(std::uint32_t slot) {
-    if (slot >= occupants_.size()) occupants_.resize(slot + std::size_t{1});
-    return occupants_[slot];
-  }
+  Occupant& At(std::uint32_t slot) { return occupants_.At(slot); }
 
   void WriteEvent(const Event& event) {
     if (event.op == Op::kThreadStart) threads_.insert(event.thread);
@@ -364,7 +403,6 @@ class Extender {
     for (; next_resident_ < resident_.size() && resident_[next_resident_].event_number <= events_before; ++next_resident_) {
       ResidentSample sample = resident_[next_resident_];
       if (sample.time_ns > seam_.start_ns && seam_.first_event) sample.time_ns = Stretched(sample.time_ns);
-      sample.event_number = writer_.event_count();
       writer_.Resident(sample);
     }
   }
@@ -372,10 +410,11 @@ class Extender {
   TraceReader& reader_;
   const ExtendOptions& options_;
   TraceWriter& writer_;
+  const std::uint64_t default_memory_limit_ = DefaultMemoryLimit();
   ExtendSummary summary_;
   Seam seam_;
 
-  std::vector<Occupant> occupants_;  // by slot of the recorded trace
+  HugeTable<Occupant> occupants_;    // by slot of the recorded trace
   std::set<std::uint16_t> threads_;  // alive
   std::uint64_t objects_started_ = 0, seam_objects_started_ = 0;  // of the recorded trace
   std::vector<std::pair<std::uint32_t, std::uint16_t>> left_over_;  // {slot of the long trace, thread}

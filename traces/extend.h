@@ -29,12 +29,19 @@
 
 namespace heaptape {
 
+// What extending takes for each recorded object that is alive, beside the reader: what is in its slot and was when the stretch
+// began (48), how it is paired at the seam (64 + 4), frees to come (8), and the writer's, with those left over from before (48).
+inline constexpr std::uint64_t kExtendBytes = 172;
+// For each live object of the long trace beyond these.
+inline constexpr std::uint64_t kExtendGrowthBytes = 24;
+
 struct ExtendOptions {
   std::uint64_t stretch_start_ns = 0;  // of the recorded time; begins after the first time mark from there on
   std::uint64_t stretch_end_ns = 0;    // likewise; 0: the end of the trace
   std::uint64_t duration_ns = 0;       // of the long trace, which ends with the first time mark from there on
   double pace = 1;                     // from the stretch on a recorded second counts as so many
   bool keep_growth = false;
+  std::uint64_t memory_limit_bytes = 0;  // of the long trace's live objects; 0: DefaultMemoryLimit()
   std::function<void(std::uint64_t time_ns)> progress;  // time of the long trace reached
   const std::atomic<bool>* cancelled = nullptr;         // then Cancelled, the writer unfinished
 };
@@ -52,7 +59,7 @@ struct ExtendSummary {
 
 // Reads `reader` from its start once for each repetition; the caller finishes `writer`, which was made with
 // the reader's TraceInfo. InvalidArgument: the stretch is empty or has no time marks; DataLoss: the trace
-// is damaged or has gaps.
+// is damaged or has gaps; ResourceExhausted: the long trace's live set needs more than the memory limit.
 absl::StatusOr<ExtendSummary> ExtendTrace(TraceReader& reader, const ExtendOptions& options, TraceWriter& writer);
 
 }  // namespace heaptape

@@ -31,6 +31,10 @@ std::vector<std::uint8_t> EncodeHeader(BlockKind kind, std::uint8_t flags, const
       PutVarint(out, value);
     PutU64(out, fields.event_digest);
     PutU64(out, fields.touch_digest);
+    if (fields.unmatched_frees) {
+      PutVarint(out, fields.unmatched_frees->unknown + 1);
+      PutVarint(out, fields.unmatched_frees->missed + 1);
+    }
   }
   out[6] = static_cast<std::uint8_t>(out.size());
   const std::uint32_t checksum = HeaderChecksum(out);
@@ -58,6 +62,10 @@ bool ParseHeader(std::span<const std::uint8_t> bytes, BlockHeader& header) {
     *field = in.Varint();
   f.event_digest = in.U64();
   f.touch_digest = in.U64();
+  if (in.remaining() != 0) {
+    const std::uint64_t unknown = in.Varint(), missed = in.Varint();
+    if (unknown != 0 && missed != 0) f.unmatched_frees = {unknown - 1, missed - 1};
+  }
   return in.ok() && f.event_count <= kMaxBlockEvents && f.side_bytes <= header.payload_bytes &&
          f.object_count <= f.event_count && f.raw_bytes <= kMaxPayloadBytes;
 }

@@ -6,9 +6,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
+
+#include "traces/trace_info.h"
 
 namespace heaptape::format {
 
@@ -16,7 +19,7 @@ namespace heaptape::format {
 inline constexpr std::uint8_t kFileMagic[8] = {0x89, 'H', 'T', 'P', '\r', '\n', 0x1a, '\n'};
 inline constexpr std::size_t kFileHeadBytes = 16;
 inline constexpr std::uint16_t kVersionMajor = 2;         // of what is written; readers take all from 1 on
-inline constexpr std::uint16_t kVersionMinor = 1;
+inline constexpr std::uint16_t kVersionMinor = 2;
 
 inline constexpr std::uint8_t kBlockMagic[4] = {0xb1, 'h', 't', 0xd0};
 inline constexpr std::size_t kFixedHeaderBytes = 24;
@@ -152,6 +155,7 @@ struct BlockFields {
   std::uint64_t lost_events = 0;    // sum of the kLost events up to the block's end
   std::uint64_t event_digest = 0;   // digest.h, up to the block's end
   std::uint64_t touch_digest = 0;
+  std::optional<UnmatchedFrees> unmatched_frees;  // up to the block's end; nullopt: not counted
 };
 
 struct BlockHeader {

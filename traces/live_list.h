@@ -6,11 +6,10 @@
 #ifndef HEAPTAPE_TRACES_LIVE_LIST_H_
 #define HEAPTAPE_TRACES_LIVE_LIST_H_
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
-#include "traces/huge_pages.h"
+#include "traces/huge_table.h"
 
 namespace heaptape {
 
@@ -19,7 +18,7 @@ class LiveList {
   using Node = std::uint32_t;
   static constexpr Node kEnd = 0;
 
-  LiveList() : links_(1) {}
+  LiveList() { links_.GrowTo(1); }
 
   Node next(Node node) const { return links_[node].next; }
   Node prev(Node node) const { return links_[node].prev; }
@@ -37,14 +36,8 @@ class LiveList {
     __builtin_prefetch(&links_[links_[node].next]);
   }
 
-  // As many will be alive at once, as far as is known: growing to that takes no more than they need.
-  void Expect(std::size_t slots) { links_.reserve(slots + 1); }
   // Makes room for `more` objects, so that PushUnchecked() needs no check of its own.
-  void Reserve(std::size_t more) {
-    const std::size_t need = used_ + more;
-    if (links_.size() >= need) return;
-    links_.resize(need <= links_.capacity() ? need : std::max(need, links_.size() * 3 / 2));
-  }
+  void Reserve(std::size_t more) { links_.GrowTo(used_ + more); }
   Node Push() {
     if (free_ == kEnd && used_ == links_.size()) Reserve(1);
     return PushUnchecked();
@@ -67,7 +60,9 @@ class LiveList {
   // For checkpoints: builds the list from nothing. Every node below slots + 1 must come once, either live
   // (in order of birth) or free (the first to be taken again last).
   void Restart(std::uint32_t slots) {
-    links_.assign(std::size_t{slots} + 1, Links{kUnset, 0});
+    links_ = HugeTable<Links>();
+    links_.GrowTo(std::size_t{slots} + 1);
+    for (Links& links : links_) links = {kUnset, 0};
     links_[0] = {0, 0};
     used_ = slots + 1;
     size_ = 0;
@@ -87,7 +82,7 @@ class LiveList {
 
  private:
   struct Links {
-    std::uint32_t prev = 0, next = 0;
+    std::uint32_t prev, next;
   };
   static constexpr std::uint32_t kFreed = ~0u, kUnset = ~0u - 1;
 
@@ -99,7 +94,7 @@ class LiveList {
     ++size_;
   }
 
-  HugeVector<Links> links_;
+  HugeTable<Links> links_;
   std::uint32_t used_ = 1;
   std::uint32_t size_ = 0;
   Node free_ = kEnd;

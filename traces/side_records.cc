@@ -98,14 +98,14 @@ bool SideReader::Add(std::span<const std::uint8_t> section) {
       for (std::uint64_t* size : {&s.rss_bytes, &s.anonymous_bytes, &s.non_heap_bytes, &s.peak_rss_bytes,
                                   &s.lazy_free_bytes, &s.huge_page_bytes})
         *size = body.Varint() << shift;
-      if (!body.ok()) return false;
+      if (!body.ok() || !Takes(sizeof s)) return false;
       records_.resident.push_back(s);
     } else if (type == kTouched && (kinds_ & kSideTouched)) {
       TouchRecord record;
       record.object = body.Varint();
       const std::uint64_t when = body.Varint();
       const std::uint64_t count = body.Varint();
-      if (!body.ok() || when > 1 || count > body.remaining()) return false;
+      if (!body.ok() || when > 1 || count > body.remaining() / 2 || !Takes(sizeof record, count * sizeof(PageRange))) return false;
       record.when = static_cast<TouchRecord::When>(when);
       std::uint64_t at = 0;
       for (std::uint64_t i = 0; i < count; ++i) {
@@ -120,12 +120,13 @@ bool SideReader::Add(std::span<const std::uint8_t> section) {
       Module module;
       module.name = body.String();
       module.build_id = body.String();
-      if (!body.ok() || index >= kMaxStacks) return false;
+      if (!body.ok() || index >= kMaxStacks || !Takes(sizeof module, module.name.size() + module.build_id.size())) return false;
       if (records_.modules.size() <= index) records_.modules.resize(index + 1);
       records_.modules[index] = std::move(module);
     } else if (type == kStackFrames && (kinds_ & kSideStacks)) {
       const std::uint64_t id = body.Varint(), count = body.Varint();
-      if (!body.ok() || id >= kMaxStacks || count > body.remaining()) return false;
+      if (!body.ok() || id >= kMaxStacks || count > body.remaining() / 2 || !Takes(sizeof(StackSample), count * sizeof(StackFrame)))
+        return false;
       std::vector<StackFrame> frames;
       for (std::uint64_t i = 0; i < count; ++i) {
         const std::uint64_t module = body.Varint();
@@ -138,7 +139,9 @@ bool SideReader::Add(std::span<const std::uint8_t> section) {
       const std::uint64_t id = body.Varint(), object = body.Varint();
       if (!body.ok()) return false;
       // Its frames may have been lost with a damaged block.
-      if (id < stacks_.size() && !stacks_[id].empty()) records_.stacks.push_back({object, stacks_[id]});
+      if (id >= stacks_.size() || stacks_[id].empty()) continue;
+      if (!Takes(sizeof(StackSample), stacks_[id].size() * sizeof(StackFrame))) return false;
+      records_.stacks.push_back({object, stacks_[id]});
     }
   }
   return true;

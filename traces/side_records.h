@@ -43,13 +43,26 @@ enum SideKinds : unsigned { kSideResident = 1, kSideTouched = 2, kSideStacks = 4
 // Appends what sections hold, section by section. Records of unknown type are skipped.
 class SideReader {
  public:
-  explicit SideReader(unsigned kinds) : kinds_(kinds) {}
-  // False where the section makes no sense; what was read before that place stays.
+  explicit SideReader(unsigned kinds, std::uint64_t memory_limit_bytes = ~std::uint64_t{0})
+      : kinds_(kinds), memory_limit_bytes_(memory_limit_bytes) {}
+  // False where the section makes no sense, or where the next record would pass the limit: memory_bytes() then is beyond it.
+  // What was read before that place stays.
   bool Add(std::span<const std::uint8_t> section);
   SideRecords& records() { return records_; }
+  // What records() and the frames of named stacks take, at most.
+  std::uint64_t memory_bytes() const { return memory_bytes_; }
 
  private:
+  // Before the memory of one more record is taken; each vector may hold twice what it needs.
+  bool Takes(std::uint64_t record_bytes, std::uint64_t list_bytes = 0) {
+    constexpr std::uint64_t kHeapBlock = 16;
+    memory_bytes_ += 2 * record_bytes + (list_bytes == 0 ? 0 : 2 * list_bytes + kHeapBlock);
+    return memory_bytes_ <= memory_limit_bytes_;
+  }
+
   unsigned kinds_;
+  std::uint64_t memory_limit_bytes_;
+  std::uint64_t memory_bytes_ = 0;
   SideRecords records_;
   std::vector<std::vector<StackFrame>> stacks_;
 };

@@ -3,23 +3,26 @@
 #include <algorithm>
 #include <bit>
 
+#include "traces/huge_table.h"
+
 namespace heaptape {
 namespace {
 
 struct LiveObject {
-  std::uint64_t size = 0;
-  std::uint64_t event = 0;
-  std::uint64_t time_ns = 0;
-  std::uint16_t thread = 0;
-  bool live = false;
+  std::uint64_t size;
+  std::uint64_t event;
+  std::uint64_t time_ns;
+  std::uint16_t thread;
+  bool live;
 };
+static_assert(sizeof(LiveObject) == kStatisticsBytes);
 
 }  // namespace
 
 absl::StatusOr<TraceStatistics> GatherStatistics(TraceReader& reader, const std::atomic<bool>* cancelled,
                                                  const std::function<void(std::uint64_t)>& progress) {
   TraceStatistics statistics;
-  std::vector<LiveObject> objects;
+  HugeTable<LiveObject> objects;
   std::uint64_t live_bytes = 0, live_objects = 0, number = 0, time_ns = 0;
   std::uint32_t last_thread = 0;
   std::array<ThreadStatistics*, 65536> threads{};
@@ -69,8 +72,7 @@ absl::StatusOr<TraceStatistics> GatherStatistics(TraceReader& reader, const std:
       const bool starts = StartsObject(event);
       const bool moves = (event.op == Op::kRealloc || event.op == Op::kReallocArray) && !event.fresh();
       if (starts || moves) {
-        if (event.slot >= objects.size()) objects.resize(std::max<std::size_t>(std::size_t{event.slot} + 1, objects.size() * 3 / 2));
-        LiveObject& object = objects[event.slot];
+        LiveObject& object = objects.At(event.slot);
         if (starts) {
           object = {0, number, time_ns, event.thread, true};
           ++live_objects;

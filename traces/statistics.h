@@ -59,7 +59,10 @@ struct TraceStatistics {
 
 inline constexpr std::size_t kActivityPoints = 120;
 
-// Reads `reader` from where it stands to its end. 32 bytes a live object. Cancelled where `cancelled` is
+// For each live object, beside the reader's own.
+inline constexpr std::uint64_t kStatisticsBytes = 32;
+
+// Reads `reader` from where it stands to its end. Cancelled where `cancelled` is
 // set meanwhile. `progress` is called with the number of events read, once a block; it may be empty.
 absl::StatusOr<TraceStatistics> GatherStatistics(TraceReader& reader, const std::atomic<bool>* cancelled = nullptr,
                                                  const std::function<void(std::uint64_t)>& progress = {});

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "nlohmann/json.hpp"
+#include "traces/huge_table.h"
 
 namespace heaptape {
 namespace {
@@ -491,8 +492,7 @@ class Observer {
     if (event.thread != last_thread_) idle = {idle.last_ran, idle.last_ran, false};
     last_thread_ = event.thread;
 
-    if (lives_.size() <= event.slot) lives_.resize(event.slot + std::size_t{1});
-    Life& life = lives_[event.slot];
+    Life& life = lives_.At(event.slot);
     if (StartsObject(event)) {
       ++clock_;
       idle.started_object = true;
@@ -563,12 +563,13 @@ class Observer {
 
  private:
   struct Life {
-    std::uint64_t birth = 0;
-    std::uint16_t phase = 0;
-    std::uint16_t bucket = 0;
-    std::uint16_t thread = 0;
-    bool alive = false;
+    std::uint64_t birth;
+    std::uint16_t phase;
+    std::uint16_t bucket;
+    std::uint16_t thread;
+    bool alive;
   };
+  static_assert(sizeof(Life) == kFitBytes);
 
   struct Idle {  // of a thread, in allocations done
     std::uint64_t last_ran = 0;
@@ -610,7 +611,7 @@ class Observer {
   }
 
   std::vector<ObservedPhase> phases_;
-  std::vector<Life> lives_;  // by slot
+  HugeTable<Life> lives_;    // by slot
   std::vector<Idle> idle_;   // by thread
   std::uint64_t clock_ = 0;  // objects started
   std::uint64_t time_ns_ = 0;

@@ -96,6 +96,9 @@ std::string ProfileToJson(const SynthProfile& profile);
 // `name` stands in messages. Nothing in the text is trusted.
 absl::StatusOr<SynthProfile> ProfileFromJson(const std::string& text, const std::string& name);
 
+// What a fit keeps of each live object, beside the reader.
+inline constexpr std::uint64_t kFitBytes = 16;
+
 // Fits a profile to a recorded trace, in `phase_count` stretches of equally many events; the second half
 // repeats. Reads the trace once from its start. Lifetimes of objects that were alive at the end are
 // estimated as in survival analysis (the actuarial life table); where fewer than 20 objects of a class

@@ -41,10 +41,22 @@ struct TraceInfo {
   friend bool operator==(const TraceInfo&, const TraceInfo&) = default;
 };
 
+// Calls that do not fit what was recorded before them: a part of the heap was not seen. A plugin loaded with RTLD_DEEPBIND
+// allocates past the preload library, and the program frees its blocks through it.
+struct UnmatchedFrees {
+  std::uint64_t unknown = 0;  // frees and reallocs of blocks that were not seen being allocated; the frees are left out
+  std::uint64_t missed = 0;   // objects that were not seen being freed, until their address was given out again
+
+  // Are they more than about one in a hundred of the frees of a trace with so many events? Then replays lack a part of the heap.
+  bool HideHeap(std::uint64_t events) const { return unknown > events / 200 || missed > events / 200; }
+
+  friend bool operator==(const UnmatchedFrees&, const UnmatchedFrees&) = default;
+};
+
 // Ground truth: the recorded process's memory as the kernel told it at `time_ns`. In bytes.
 struct ResidentSample {
   std::uint64_t time_ns = 0;
-  std::uint64_t event_number = 0;   // events of the trace before the sample
+  std::uint64_t event_number = 0;   // events of the trace before the sample: up to the last time mark, that one included
   std::uint64_t rss_bytes = 0;      // total resident
   std::uint64_t anonymous_bytes = 0;
   std::uint64_t non_heap_bytes = 0;  // part of anonymous that is not the allocator's: stacks, data, own mmaps

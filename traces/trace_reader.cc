@@ -20,6 +20,7 @@
 #include "traces/codec.h"
 #include "traces/format.h"
 #include "traces/index.h"
+#include "traces/memory_limit.h"
 #include "traces/parity.h"
 #include "traces/side_records.h"
 
@@ -34,13 +35,15 @@ using Span = std::span<const std::uint8_t>;
 constexpr std::size_t kRestoredChunk = 1u << 16;
 // zstd's window may be as large as a packed trace uses, and no larger.
 constexpr int kMaxWindowLog = 27;
-// Memory is set aside for so many live objects at most on the word of the file.
-constexpr std::uint64_t kExpectedAtMost = 16u << 20;
+// A live object's place in the decoder's list, and what restoring one from a checkpoint takes for a while.
+constexpr std::uint64_t kBytesPerSlot = 8;
+constexpr std::uint64_t kBytesToRestore = 72;
 
 class Reader final : public TraceReader {
  public:
-  Reader(Span bytes, std::string name, bool mapped)
-      : bytes_(bytes), name_(std::move(name)), mapped_(mapped), zstd_(ZSTD_createDCtx()) {
+  Reader(Span bytes, std::string name, bool mapped, const ReadLimits& limits)
+      : bytes_(bytes), name_(std::move(name)), mapped_(mapped), limits_(limits), zstd_(ZSTD_createDCtx()) {
+    if (limits_.memory_limit_bytes == 0) limits_.memory_limit_bytes = DefaultMemoryLimit();
     ZSTD_DCtx_setParameter(zstd_, ZSTD_d_windowLogMax, kMaxWindowLog);
   }
   ~Reader() override {
@@ -72,11 +75,10 @@ class Reader final : public TraceReader {
     resolution_ns_ = std::max<std::uint64_t>(info_.time_resolution_ns, 1);
     summary_.duration_ns = last_step_ * resolution_ns_;
     Digest();
-    // Nor more than the blocks that are there can start: opening a small trace takes little.
-    decoder_.objects().Expect(std::min({summary_.peak_live_objects, kExpectedAtMost, readable_events_}) +
-                              std::min<std::uint64_t>(readable_events_, format::kMaxBlockEvents));
     offset_ = format::kFileHeadBytes;
-    return absl::OkStatus();
+    // No more than a trace can hold, whatever it says.
+    summary_.peak_live_objects = std::min<std::uint64_t>(summary_.peak_live_objects, format::kMaxLiveObjects);
+    return CheckMemory(summary_.peak_live_objects, std::min(summary_.object_count, readable_events_));
   }
 
   const TraceInfo& info() const override { return info_; }
@@ -94,7 +96,8 @@ class Reader final : public TraceReader {
       offset_ += header.block_bytes();
       const Span payload = Payload(here, header);
       if (header.kind == BlockKind::kCheckpoint && lost_) {
-        if (Restore(here, header, payload)) continue;
+        const absl::StatusOr<bool> restored = Restore(here, header, payload);
+        if (!restored.ok()) return restored.status();
       } else if (header.kind == BlockKind::kEvents && header.fields.event_count > 0) {
         if (!lost_ && header.fields.first_event != next_event_) lost_ = true;
         if (lost_) continue;
@@ -104,6 +107,8 @@ class Reader final : public TraceReader {
           continue;
         }
         const absl::Status status = Decode(header, payload);
+        const absl::Status memory = CheckMemory(decoder_.objects().slot_count(), header.fields.first_object + decoded_.size());
+        if (!memory.ok()) return memory;
         if (!status.ok()) {
           Loss(here, std::string(status.message()));
           lost_ = true;
@@ -115,6 +120,7 @@ class Reader final : public TraceReader {
         block.first_object = header.fields.first_object;
         block.start_time_ns = header.fields.start_step * resolution_ns_;
         block.end_time_ns = (header.fields.start_step + header.fields.step_count) * resolution_ns_;
+        block.unmatched_frees = header.fields.unmatched_frees;
         next_event_ = block.first_event + block.events.size();
         now_ns_ = block.end_time_ns;
         return block;
@@ -133,12 +139,10 @@ class Reader final : public TraceReader {
     }));
   }
 
-  absl::StatusOr<std::vector<ResidentSample>> ReadResident() override {
-    return std::move(ReadSide(kSideResident).resident);
-  }
-  absl::StatusOr<std::vector<TouchRecord>> ReadTouched() override { return std::move(ReadSide(kSideTouched).touched); }
-  absl::StatusOr<std::vector<StackSample>> ReadStacks() override { return std::move(ReadSide(kSideStacks).stacks); }
-  absl::StatusOr<std::vector<Module>> ReadModules() override { return std::move(ReadSide(kSideModules).modules); }
+  absl::StatusOr<std::vector<ResidentSample>> ReadResident() override { return ReadSide(kSideResident, &SideRecords::resident); }
+  absl::StatusOr<std::vector<TouchRecord>> ReadTouched() override { return ReadSide(kSideTouched, &SideRecords::touched); }
+  absl::StatusOr<std::vector<StackSample>> ReadStacks() override { return ReadSide(kSideStacks, &SideRecords::stacks); }
+  absl::StatusOr<std::vector<Module>> ReadModules() override { return ReadSide(kSideModules, &SideRecords::modules); }
 
  private:
   struct Place {
@@ -160,13 +164,33 @@ class Reader final : public TraceReader {
       if (!format::ParseHeader(bytes_.subspan(checkpoint->offset), header)) continue;
       const Span payload = Payload(checkpoint->offset, header);
       seeking_ = true;
-      const bool restored = Restore(checkpoint->offset, header, payload);
+      const absl::StatusOr<bool> restored = Restore(checkpoint->offset, header, payload);
       seeking_ = false;
-      if (!restored) continue;
+      if (!restored.ok()) return restored.status();
+      if (!*restored) continue;
       offset_ = checkpoint->offset + header.block_bytes();
       break;
     }
     return absl::OkStatus();
+  }
+
+  // Whether so many live objects, and so many ever started, may be read on: their tables here and at the caller's, the side
+  // records, and `more` bytes.
+  absl::Status CheckMemory(std::uint64_t live_objects, std::uint64_t objects, std::uint64_t more = 0) const {
+    const std::uint64_t side_bytes = SideBytes() + more;
+    // In floating point: the numbers are the file's, and their product must not wrap around.
+    const double needed = static_cast<double>(live_objects) * static_cast<double>(kBytesPerSlot + limits_.bytes_per_live_object) +
+                          static_cast<double>(objects) * static_cast<double>(limits_.bytes_per_object) + static_cast<double>(side_bytes);
+    if (needed <= static_cast<double>(limits_.memory_limit_bytes)) return absl::OkStatus();
+    std::string what = absl::StrCat(live_objects, " live objects");
+    if (limits_.bytes_per_object != 0) absl::StrAppend(&what, " of ", objects);
+    if (side_bytes != 0) absl::StrAppend(&what, " and what is recorded beside them");
+    return OverMemoryLimit(name_, needed, what, limits_.memory_limit_bytes);
+  }
+  std::uint64_t SideBytes() const {
+    std::uint64_t sum = 0;
+    for (const auto& [kind, bytes] : side_bytes_) sum += bytes;
+    return sum;
   }
 
   // Pages of the file count as this process's memory while they are mapped: those far behind `offset` are given back, so
@@ -351,6 +375,7 @@ class Reader final : public TraceReader {
       summary_.event_count = events;
       summary_.object_count = fields.first_object + fields.object_count;
       summary_.event_digest = fields.event_digest;
+      summary_.unmatched_frees = fields.unmatched_frees;
       recorded_lost_ = fields.lost_events;
     }
     touch_digest_ = fields.touch_digest;
@@ -409,17 +434,20 @@ class Reader final : public TraceReader {
   }
 
   // Prepares the events that lead from what is alive to what a checkpoint says; false where it is damaged.
-  bool Restore(std::uint64_t here, const BlockHeader& header, Span payload) {
+  absl::StatusOr<bool> Restore(std::uint64_t here, const BlockHeader& header, Span payload) {
     const format::BlockFields& fields = header.fields;
     if (format::Checksum(payload) != header.payload_checksum) {
       Damage(here, "checksum mismatch");
       return false;
     }
     const unsigned long long size = ZSTD_getFrameContentSize(payload.data(), payload.size());
-    if (size != fields.raw_bytes || size / format::kMaxZstdRatio > payload.size()) {
+    if (size != fields.raw_bytes || size > format::kMaxPayloadBytes || size / format::kMaxZstdRatio > payload.size()) {
       Damage(here, "a checkpoint's size is not as stated");
       return false;
     }
+    // Each object has a byte in three of its columns.
+    const absl::Status memory = CheckMemory(decoder_.objects().slot_count(), 0, size + size / 3 * kBytesToRestore);
+    if (!memory.ok()) return memory;
     std::vector<std::uint8_t> raw(fields.raw_bytes);
     const std::size_t done = ZSTD_decompress(raw.data(), raw.size(), payload.data(), payload.size());
     Checkpoint checkpoint;
@@ -471,6 +499,7 @@ class Reader final : public TraceReader {
     lost_ = false;
     next_event_ = fields.first_event;
     restore_first_object_ = fields.first_object;
+    restore_unmatched_frees_ = fields.unmatched_frees;
     restore_time_ns_ = fields.start_step * resolution_ns_;
     return true;
   }
@@ -485,6 +514,7 @@ class Reader final : public TraceReader {
     block.first_object = restore_first_object_;
     block.start_time_ns = now_ns_;
     block.end_time_ns = now_ns_ = restore_time_ns_;
+    block.unmatched_frees = restore_unmatched_frees_;
     restore_at_ += count;
     return block;
   }
@@ -503,8 +533,11 @@ class Reader final : public TraceReader {
     return block;
   }
 
-  SideRecords ReadSide(unsigned kinds) {
-    SideReader side(kinds);
+  template <typename Record>
+  absl::StatusOr<std::vector<Record>> ReadSide(SideKinds kind, std::vector<Record> SideRecords::*records) {
+    side_bytes_.erase(kind);
+    const std::uint64_t taken = SideBytes() + decoder_.objects().slot_count() * (kBytesPerSlot + limits_.bytes_per_live_object);
+    SideReader side(kind, limits_.memory_limit_bytes - std::min(limits_.memory_limit_bytes, taken));
     std::uint64_t offset = format::kFileHeadBytes;
     BlockHeader header;
     std::vector<std::uint8_t> raw;
@@ -523,6 +556,7 @@ class Reader final : public TraceReader {
           Loss(here, "side records that make no sense");
           continue;
         }
+        if (const absl::Status memory = CheckMemory(decoder_.objects().slot_count(), 0, size); !memory.ok()) return memory;
         raw.resize(size);
         const std::size_t done = ZSTD_decompress(raw.data(), raw.size(), section.data(), section.size());
         if (ZSTD_isError(done) || done != size) {
@@ -531,15 +565,23 @@ class Reader final : public TraceReader {
         }
         section = raw;
       }
-      if (!side.Add(section)) Loss(here, "side records that make no sense");
+      const bool sense = side.Add(section);
+      side_bytes_[kind] = side.memory_bytes();
+      if (const absl::Status memory = CheckMemory(decoder_.objects().slot_count(), 0); !memory.ok()) {
+        side_bytes_.erase(kind);
+        return memory;
+      }
+      if (!sense) Loss(here, "side records that make no sense");
     }
-    return std::move(side.records());
+    return std::move(side.records().*records);
   }
 
   const Span bytes_;
   const std::string name_;
   const bool mapped_;
+  ReadLimits limits_;
   ZSTD_DCtx* zstd_;
+  std::map<SideKinds, std::uint64_t> side_bytes_;  // of the side records that were read last, which the caller keeps
 
   TraceInfo info_;
   bool seen_info_ = false;
@@ -572,11 +614,12 @@ class Reader final : public TraceReader {
   std::size_t restore_at_ = 0;
   std::uint64_t restore_first_object_ = 0;
   std::uint64_t restore_time_ns_ = 0;
+  std::optional<UnmatchedFrees> restore_unmatched_frees_;
 };
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TraceReader>> TraceReader::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<TraceReader>> TraceReader::Open(const std::string& path, const ReadLimits& limits) {
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) {
     const std::string text = absl::StrCat(path, ": cannot open: ", std::strerror(errno));
@@ -592,14 +635,14 @@ absl::StatusOr<std::unique_ptr<TraceReader>> TraceReader::Open(const std::string
   void* const mapping = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
   close(descriptor);
   if (mapping == MAP_FAILED) return absl::UnavailableError(absl::StrCat(path, ": cannot map: ", std::strerror(errno)));
-  auto reader = std::make_unique<Reader>(Span(static_cast<const std::uint8_t*>(mapping), size), path, true);
+  auto reader = std::make_unique<Reader>(Span(static_cast<const std::uint8_t*>(mapping), size), path, true, limits);
   if (absl::Status opened = reader->Open(); !opened.ok()) return opened;
   return reader;
 }
 
 absl::StatusOr<std::unique_ptr<TraceReader>> TraceReader::OpenBuffer(std::span<const std::uint8_t> bytes,
-                                                                     const std::string& name) {
-  auto reader = std::make_unique<Reader>(bytes, name, false);
+                                                                     const std::string& name, const ReadLimits& limits) {
+  auto reader = std::make_unique<Reader>(bytes, name, false, limits);
   if (absl::Status opened = reader->Open(); !opened.ok()) return opened;
   return reader;
 }

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -33,6 +34,8 @@ struct TraceSummary {
   std::uint64_t event_digest = 0;      // of all recorded events (digest.h)
   std::uint64_t lost_events = 0;       // missing: damaged here, or lost while recording
   std::uint64_t damaged_events = 0;    // those of them that were recorded and cannot be read
+  // Counted while recording; nullopt where nobody counted: in older traces, generated ones.
+  std::optional<UnmatchedFrees> unmatched_frees;
   std::uint64_t repaired_blocks = 0;   // of damaged ones, brought back whole by parity
   bool ended_at_limit = false;         // the file reached its size limit
   bool has_index = false;              // else the figures above were gathered from the blocks
@@ -50,6 +53,7 @@ struct EventBlock {
   std::uint64_t first_object = 0;      // number of the first object started in this block
   std::uint64_t start_time_ns = 0;
   std::uint64_t end_time_ns = 0;
+  std::optional<UnmatchedFrees> unmatched_frees;  // up to the block's end
   // The live set of a checkpoint, brought back after damage or Seek(): these events were not recorded
   // here and first_event does not advance over them.
   bool restored = false;
@@ -58,14 +62,24 @@ struct EventBlock {
   std::span<const std::uint64_t> object_numbers;
 };
 
+// How much memory reading may take, and what the reader's caller keeps of each object beside it. What does not depend on the
+// trace's content is not counted: some 200 MiB at most (FORMAT.md, "Memory of a reader").
+struct ReadLimits {
+  std::uint64_t memory_limit_bytes = 0;  // 0: DefaultMemoryLimit()
+  std::uint64_t bytes_per_live_object = 0;
+  std::uint64_t bytes_per_object = 0;    // of each that was ever started
+};
+
 class TraceReader {
  public:
   // Maps the file and checks every block's checksum, so that summary() and damage() tell the whole truth
   // from the start. NotFound, InvalidArgument ("not a heaptape trace"), DataLoss with file and offset.
-  static absl::StatusOr<std::unique_ptr<TraceReader>> Open(const std::string& path);
+  // ResourceExhausted, here and from every call that reads: the trace needs, or says that it needs, more than `limits` allow.
+  // It comes before the memory is taken.
+  static absl::StatusOr<std::unique_ptr<TraceReader>> Open(const std::string& path, const ReadLimits& limits = {});
   // Reads from memory, which must outlive the reader. `name` stands in messages.
   static absl::StatusOr<std::unique_ptr<TraceReader>> OpenBuffer(std::span<const std::uint8_t> bytes,
-                                                                 const std::string& name);
+                                                                 const std::string& name, const ReadLimits& limits = {});
   virtual ~TraceReader() = default;
 
   virtual const TraceInfo& info() const = 0;

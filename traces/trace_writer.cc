@@ -9,6 +9,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "traces/digest.h"
 #include "traces/format.h"
 #include "traces/index.h"
+#include "traces/output_file.h"
 #include "traces/parity.h"
 #include "traces/side_records.h"
 
@@ -34,8 +36,9 @@ unsigned Log2Alignment(std::uint64_t alignment) {
 
 class Writer final : public TraceWriter {
  public:
-  Writer(int descriptor, std::string path, const TraceInfo& info, const TraceWriterOptions& options)
-      : descriptor_(descriptor), path_(std::move(path)), info_(info), options_(options), zstd_(ZSTD_createCCtx()) {
+  // `path` is empty where nothing is to be renamed.
+  Writer(int descriptor, std::string path, std::string name, const TraceInfo& info, const TraceWriterOptions& options)
+      : descriptor_(descriptor), path_(std::move(path)), name_(std::move(name)), info_(info), options_(options), zstd_(ZSTD_createCCtx()) {
     options_.block_events = std::clamp<std::uint32_t>(options_.block_events, 1, format::kMaxBlockEvents);
     resolution_ns_ = std::max<std::uint64_t>(info.time_resolution_ns, 1);
     threads_.assign(1, true);
@@ -114,11 +117,26 @@ class Writer final : public TraceWriter {
     if (step <= step_ || !Ready()) return;
     encoder_.Mark(step - step_);
     step_ = step;
+    marked_events_ = event_count();
     digest_.Add(Event{Op::kTime, 0, 0, 0, step * resolution_ns_});
   }
 
+  void AddUnmatchedFrees(const UnmatchedFrees& frees) override {
+    if (!status_.ok() || finished_) return;
+    if (!unmatched_frees_) unmatched_frees_.emplace();
+    unmatched_frees_->unknown += frees.unknown;
+    unmatched_frees_->missed += frees.missed;
+  }
+
   void Resident(const ResidentSample& sample) override {
-    if (Ready()) side_.Add(sample);
+    if (!Ready()) return;
+    const std::uint64_t step = sample.time_ns / resolution_ns_;
+    if (resident_step_ && step <= *resident_step_) return;
+    resident_step_ = step;
+    ResidentSample coarse = sample;
+    coarse.time_ns = step * resolution_ns_;
+    coarse.event_number = marked_events_;
+    side_.Add(coarse);
   }
   void Touched(const TouchRecord& record) override {
     if (!Ready()) return;
@@ -137,7 +155,7 @@ class Writer final : public TraceWriter {
     return encoder_.IsLive(slot) ? &encoder_.object(slot) : nullptr;
   }
   std::uint32_t slot_count() const override { return encoder_.objects().slot_count(); }
-  std::uint64_t event_count() const override { return first_event_ + encoder_.event_count(); }
+  std::uint64_t event_count() const override { return status_.ok() ? first_event_ + encoder_.event_count() : first_event_; }
   std::uint64_t object_count() const override { return encoder_.object_count(); }
   std::uint64_t live_objects() const override { return encoder_.objects().size(); }
   std::uint64_t live_bytes() const override { return live_bytes_; }
@@ -151,6 +169,7 @@ class Writer final : public TraceWriter {
   absl::Status Finish() override {
     if (finished_) return status_;
     if (status_.ok()) WriteEvents();
+    if (status_.ok()) written_.unmatched_frees = unmatched_frees_;
     if (status_.ok() && parity_.IsWorthItAtTheEnd()) WriteParity();
     // A trace that ended at its limit or on a full disk is finished as far as it goes.
     if (status_.ok() || absl::IsResourceExhausted(status_)) {
@@ -186,7 +205,7 @@ class Writer final : public TraceWriter {
     if (status_.ok()) status_ = std::move(status);
   }
 
-  std::string Name() const { return path_.empty() ? "trace" : path_; }
+  const std::string& Name() const { return name_; }
 
   // Writes all or, where that fails, cuts the file back to where it was.
   bool Write(const Bytes& first, const Bytes& second) {
@@ -265,6 +284,7 @@ class Writer final : public TraceWriter {
     fields.lost_events = lost_events_;
     fields.event_digest = digest_.state();
     fields.touch_digest = touch_digest_.state();
+    fields.unmatched_frees = unmatched_frees_;
     return fields;
   }
 
@@ -397,13 +417,13 @@ class Writer final : public TraceWriter {
     if (path_.empty() || part_path().empty()) return;
     // Content first, name after: a power cut must not leave the final name on an empty file.
     fdatasync(descriptor_);
-    if (rename(part_path().c_str(), path_.c_str()) != 0)
-      Fail(absl::UnavailableError(absl::StrCat(part_path(), ": cannot rename to ", path_, ": ", std::strerror(errno))));
+    if (absl::Status placed = PutInPlace(part_path(), path_, options_.replace); !placed.ok()) Fail(std::move(placed));
   }
   std::string part_path() const { return path_ + ".part"; }
 
   int descriptor_;
   std::string path_;
+  std::string name_;
   TraceInfo info_;
   TraceWriterOptions options_;
   ZSTD_CCtx* zstd_;
@@ -424,7 +444,10 @@ class Writer final : public TraceWriter {
   std::uint64_t peak_live_bytes_ = 0;
   std::uint64_t peak_live_objects_ = 0;
   std::uint64_t lost_events_ = 0;
+  std::optional<UnmatchedFrees> unmatched_frees_;
   std::uint64_t step_ = 0;
+  std::uint64_t marked_events_ = 0;             // up to the last time mark, that one included
+  std::optional<std::uint64_t> resident_step_;  // of the last resident sample
   EventDigest digest_, touch_digest_;
 
   // At the start of the block that is being filled.
@@ -458,6 +481,7 @@ std::uint16_t TraceWriter::BeginWithThreads(const std::vector<bool>& alive) {
 
 absl::StatusOr<std::unique_ptr<TraceWriter>> TraceWriter::Create(const std::string& path, const TraceInfo& info,
                                                                  const TraceWriterOptions& options) {
+  if (absl::Status free = CheckOutput(path, options.replace); !free.ok()) return free;
   const std::string part = path + ".part";
   const int descriptor = open(part.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
                               static_cast<mode_t>(options.file_mode));
@@ -466,14 +490,15 @@ absl::StatusOr<std::unique_ptr<TraceWriter>> TraceWriter::Create(const std::stri
     if (errno == EEXIST) return absl::AlreadyExistsError(absl::StrCat(text, "; move it away or choose another name"));
     return absl::UnavailableError(text);
   }
-  auto writer = std::make_unique<Writer>(descriptor, path, info, options);
+  auto writer = std::make_unique<Writer>(descriptor, path, path, info, options);
   if (!writer->status().ok()) return writer->status();
   return writer;
 }
 
 absl::StatusOr<std::unique_ptr<TraceWriter>> TraceWriter::CreateOnDescriptor(int descriptor, const TraceInfo& info,
-                                                                             const TraceWriterOptions& options) {
-  auto writer = std::make_unique<Writer>(descriptor, "", info, options);
+                                                                             const TraceWriterOptions& options,
+                                                                             const std::string& name) {
+  auto writer = std::make_unique<Writer>(descriptor, "", name, info, options);
   if (!writer->status().ok()) return writer->status();
   return writer;
 }

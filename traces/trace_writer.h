@@ -37,16 +37,20 @@ struct TraceWriterOptions {
   bool parity = true;                         // blocks from which one damaged block among many is repaired
   std::uint64_t file_size_limit_bytes = 0;    // 0: none; at the limit the trace ends as if finished
   unsigned file_mode = 0600;
+  // A regular file under the trace's name is replaced (output_file.h); nothing else ever is.
+  bool replace = false;
 };
 
 class TraceWriter {
  public:
-  // Creates PATH.part; PATH itself appears only with Finish().
+  // Creates PATH.part; PATH itself appears only with Finish(). AlreadyExists where one of the two is there (`replace`).
   static absl::StatusOr<std::unique_ptr<TraceWriter>> Create(const std::string& path, const TraceInfo& info,
                                                              const TraceWriterOptions& options = {});
-  // Writes through a descriptor that is already open (and is closed with the writer). Nothing is renamed.
+  // Writes through a descriptor that is already open (and is closed with the writer). Nothing is renamed; `name` is for
+  // messages.
   static absl::StatusOr<std::unique_ptr<TraceWriter>> CreateOnDescriptor(int descriptor, const TraceInfo& info,
-                                                                         const TraceWriterOptions& options = {});
+                                                                         const TraceWriterOptions& options = {},
+                                                                         const std::string& name = "trace");
   virtual ~TraceWriter() = default;
 
   // A successful allocation; `op` is one for which StartsObject() holds (kRealloc means realloc(NULL, n)).
@@ -71,6 +75,11 @@ class TraceWriter {
   // the trace's resolution: marks that fall into the same step as the last are dropped.
   virtual void Time(std::uint64_t time_ns) = 0;
 
+  // Adds to what the trace says of them. It says that they were not counted until this is called, be it with zeros.
+  virtual void AddUnmatchedFrees(const UnmatchedFrees& frees) = 0;
+
+  // Samples tell no more of time than the marks do: `time_ns` is rounded down to the trace's resolution, a second sample of the
+  // same step is dropped, and event_number is set to the number of events up to the last mark. In the order of their time.
   virtual void Resident(const ResidentSample& sample) = 0;
   virtual void Touched(const TouchRecord& record) = 0;
   virtual std::uint32_t AddModule(const Module& module) = 0;
@@ -85,6 +94,7 @@ class TraceWriter {
     const LiveObject* const object = Object(slot);
     return object != nullptr ? object->number() : ~std::uint64_t{0};
   }
+  // Events appended; once nothing more is written (status()), those that are in the file.
   virtual std::uint64_t event_count() const = 0;
   virtual std::uint64_t object_count() const = 0;  // objects ever started
   virtual std::uint64_t live_objects() const = 0;

@@ -1,22 +1,25 @@
 #include "traces/transcribe.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
+#include "traces/huge_table.h"
 
 namespace heaptape {
 namespace {
 
 struct LiveObject {
-  std::uint64_t number = 0;  // in the source
-  std::uint64_t size = 0;
-  std::uint32_t slot = 0;    // in the copy
-  Op op = Op::kMalloc;
-  std::uint8_t flags = 0;
-  bool live = false;
+  std::uint64_t number;  // in the source
+  std::uint64_t size;
+  std::uint32_t slot;    // in the copy
+  Op op;
+  std::uint8_t flags;
+  bool live;
 };
+static_assert(sizeof(LiveObject) == 24);
 
 class Transcriber {
  public:
@@ -27,6 +30,7 @@ class Transcriber {
     if (absl::Status status = ReadSideRecords(reader); !status.ok()) return status;
     if (!is_last) HoldLastLooks();
     if (absl::Status status = reader.SeekTime(options_.from_ns); !status.ok()) return status;
+    unmatched_before_ = unmatched_ = {};
     if (!follows_ && options_.from_ns == 0) Begin();
     while (true) {
       absl::StatusOr<EventBlock> block = reader.Next();
@@ -39,7 +43,7 @@ class Transcriber {
       for (std::size_t i = 0; i < block->events.size(); ++i) {
         const Event& event = block->events[i];
         if (begun_ && block->restored && event.op == Op::kLost) inherited_.clear();
-        if (event.op == Op::kTime && event.size >= options_.to_ns) return Finish();
+        if (event.op == Op::kTime && event.size >= options_.to_ns) return Finish(block->unmatched_frees);
         const std::uint64_t number_before = next_number_;
         const std::uint64_t number = block->object_numbers.empty() ? next_number_ : block->object_numbers[i];
         if (StartsObject(event) && block->object_numbers.empty()) ++next_number_;
@@ -59,6 +63,7 @@ class Transcriber {
         first_new_number_ = writer_.object_count();
         first_copied_event_ = event_;
       }
+      unmatched_ = block->unmatched_frees.value_or(unmatched_);
       WriteSideRecords();
       if (!writer_.status().ok()) return writer_.status();
       if (options_.progress) options_.progress(event_before_ + event_);
@@ -68,7 +73,7 @@ class Transcriber {
       BeginWith(next_number_);
     }
     if (!begun_) return absl::OutOfRangeError("the trace ends before the time at which the copy should begin; choose an earlier one (heaptape inspect shows the duration)");
-    return Finish();
+    return Finish(reader.summary().unmatched_frees);
   }
 
   // The next Run() reads a segment that begins where the last one ended, `time_ns` after the copy's start.
@@ -84,7 +89,7 @@ class Transcriber {
     awaited_threads_ = threads_;
     if (std::find(threads_.begin(), threads_.end(), true) == threads_.end()) awaited_threads_[0] = true;
     threads_.assign(1, true);
-    objects_.clear();
+    objects_ = HugeTable<LiveObject>();
     inherited_.clear();
     event_before_ += event_;
     event_ = next_number_ = 0;
@@ -131,10 +136,14 @@ class Transcriber {
   // Writes what is alive and switches from following to copying.
   void Begin() {
     begun_ = true;
+    unmatched_before_ = unmatched_;
     first_copied_number_ = next_number_;
     first_copied_event_ = event_;
     const std::uint16_t thread = writer_.BeginWithThreads(threads_);
+    const auto live = static_cast<std::size_t>(std::count_if(objects_.begin(), objects_.end(), [](const LiveObject& object) { return object.live; }));
     std::vector<LiveObject*> order;
+    order.reserve(live);
+    inherited_.reserve(live);
     for (LiveObject& object : objects_)
       if (object.live) order.push_back(&object);
     std::sort(order.begin(), order.end(), [](const LiveObject* a, const LiveObject* b) { return a->number < b->number; });
@@ -179,10 +188,7 @@ class Transcriber {
     while (threads_.size() > 1 && !threads_.back()) threads_.pop_back();
   }
 
-  LiveObject& At(std::uint32_t slot) {
-    if (slot >= objects_.size()) objects_.resize(std::max<std::size_t>(std::size_t{slot} + 1, objects_.size() * 3 / 2));
-    return objects_[slot];
-  }
+  LiveObject& At(std::uint32_t slot) { return objects_.At(slot); }
 
   void Apply(const Event& event, std::uint64_t number) {
     const bool realloc = event.op == Op::kRealloc || event.op == Op::kReallocArray;
@@ -238,10 +244,10 @@ class Transcriber {
   void WriteResident() {
     for (; next_resident_ < resident_.size() && resident_[next_resident_].event_number <= event_; ++next_resident_) {
       ResidentSample sample = resident_[next_resident_];
-      if (!begun_ || sample.time_ns < options_.from_ns || sample.event_number < first_copied_event_ || sample.time_ns >= options_.to_ns)
-        continue;
+      // Before the first mark of a later segment a sample is of no event of that segment's own.
+      const bool before = sample.event_number < first_copied_event_ && !(follows_ && sample.event_number == 0);
+      if (!begun_ || before || sample.time_ns < options_.from_ns || sample.time_ns >= options_.to_ns) continue;
       sample.time_ns += time_ns_ - options_.from_ns;
-      sample.event_number = writer_.event_count();
       writer_.Resident(sample);
     }
   }
@@ -251,7 +257,12 @@ class Transcriber {
     if (record.object != kNone) writer_.Touched(record);
   }
 
-  absl::Status Finish() {
+  // `unmatched_frees`: of the source, up to the end of the last block that was read.
+  absl::Status Finish(const std::optional<UnmatchedFrees>& unmatched_frees) {
+    if (unmatched_frees) {
+      writer_.AddUnmatchedFrees({.unknown = unmatched_frees->unknown - std::min(unmatched_frees->unknown, unmatched_before_.unknown),
+                                 .missed = unmatched_frees->missed - std::min(unmatched_frees->missed, unmatched_before_.missed)});
+    }
     WriteResident();
     WriteSideRecords();
     if (touched_end_ < touched_.size()) {
@@ -269,12 +280,15 @@ class Transcriber {
   bool begun_ = false;
   bool follows_ = false;  // this is a later segment of the recording
   bool restoring_ = false;
-  std::vector<LiveObject> objects_;  // by the source's slot
+  HugeTable<LiveObject> objects_;    // by the source's slot
   std::vector<bool> threads_ = std::vector<bool>(1, true);
   std::uint64_t event_ = 0;          // of the source, read so far
   std::uint64_t next_number_ = 0;    // of the source's next object
   std::uint64_t first_copied_event_ = 0, first_copied_number_ = 0;
   std::uint64_t first_new_number_ = 0;
+  // Of the source, up to the end of the last block read, and where the copy begins. They are known by the block: a copy of a
+  // part has those of every block it has a part of.
+  UnmatchedFrees unmatched_, unmatched_before_;
   // Of the objects that this segment, or the copy, begins with: their numbers in the source, ascending, and in the copy.
   std::vector<std::pair<std::uint64_t, std::uint64_t>> inherited_;
   std::vector<LiveObject> awaited_;  // what the segment has to begin with, in the order of their start
@@ -307,6 +321,7 @@ absl::Status Join(std::span<TraceReader* const> segments, TraceWriter& writer, c
     if (joined != nullptr) *joined = i;
     if (i > 0) transcriber.Follow(segments[i]->info().segment_start_ns - segments[0]->info().segment_start_ns);
     if (absl::Status status = transcriber.Run(*segments[i], i + 1 == segments.size()); !status.ok()) return status;
+    if (absl::Status status = segments[i]->Seek(0); !status.ok()) return status;  // so that it lets go of its live set
   }
   return absl::OkStatus();
 }

@@ -12,8 +12,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "nlohmann/json.hpp"
+#include "replayer/export/external_text.h"
 #include "replayer/export/format.h"
 #include "replayer/export/table.h"
+#include "replayer/export/text_table.h"
 
 namespace heaptape {
 namespace {
@@ -22,26 +24,9 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::size_t kBarColumns = 24;
 
-// Columns that UTF-8 text takes in a terminal, one for each character.
-std::size_t Columns(const std::string& text) {
-  return std::count_if(text.begin(), text.end(), [](unsigned char c) { return (c & 0xc0) != 0x80; });
-}
-
 std::string Padded(const std::string& text, std::size_t columns, bool right = false) {
-  const std::string space(columns > Columns(text) ? columns - Columns(text) : 0, ' ');
+  const std::string space(columns > DisplayWidth(text) ? columns - DisplayWidth(text) : 0, ' ');
   return right ? space + text : text + space;
-}
-
-// The first `columns` characters, the last of them an ellipsis where more was there.
-std::string Cut(const std::string& text, std::size_t columns) {
-  if (Columns(text) <= columns) return text;
-  std::string kept;
-  std::size_t count = 0;
-  for (const char c : text) {
-    if ((c & 0xc0) != 0x80 && ++count >= columns) break;
-    kept += c;
-  }
-  return kept + "…";
 }
 
 // A bar of `share` of kBarColumns, to an eighth of a column.
@@ -108,7 +93,17 @@ std::string BisectOptionsOf(const Step& step, const std::vector<Measurement>& sw
 
 bool IsUrl(const std::string& source) { return source.find("://") != std::string::npos || source.find('@') != std::string::npos; }
 
-// Text without the paths of the machine it was made on: each absolute path is cut to its last part.
+// A place that every machine has and that says nothing of this one.
+bool IsEverywhere(const std::string& path) {
+  static const std::set<std::string> kDevices = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom",
+                                                 "/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/tty"};
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = path.substr(0, slash);
+  const bool is_program = folder == "/bin" || folder == "/sbin" || folder == "/usr/bin" || folder == "/usr/sbin";
+  return kDevices.count(path) > 0 || (is_program && slash + 1 < path.size());
+}
+
+// Text without the paths of the machine it was made on: each absolute path that others do not have is cut to its last part.
 std::string WithoutPaths(const std::string& text) {
   std::string out;
   for (std::size_t i = 0; i < text.size();) {
@@ -119,10 +114,10 @@ std::string WithoutPaths(const std::string& text) {
       continue;
     }
     std::size_t end = i;
-    while (end < text.size() && !std::strchr(" \t\n'\"`,;:()[]{}<>|", text[end])) ++end;
+    while (end < text.size() && !std::strchr(" \t\n'\"`,;:()[]{}<>|&", text[end])) ++end;
     const std::string path = text.substr(i, end - i);
     const std::size_t slash = path.find_last_of('/', path.size() > 1 ? path.size() - 2 : 0);
-    out += slash == 0 && path.find('/', 1) == std::string::npos ? path.substr(1) : path.substr(slash + 1);
+    out += IsEverywhere(path) ? path : slash == 0 && path.find('/', 1) == std::string::npos ? path.substr(1) : path.substr(slash + 1);
     i = end;
   }
   return out;
@@ -142,6 +137,7 @@ std::vector<std::string> RepeatableCommand(const HistoryReport& report) {
   std::vector<std::string> command = {"heaptape"};
   for (std::size_t i = 1; i < report.command.size(); ++i) {
     const std::string& argument = report.command[i];
+    if (argument == "--force") continue;
     const bool is_short = argument.size() > 2 && argument[0] == '-' && argument[1] != '-';
     const std::size_t equals = argument.rfind("--", 0) == 0 ? argument.find('=') : std::string::npos;
     const std::string option = is_short ? argument.substr(0, 2) : argument.substr(0, equals);
@@ -157,30 +153,6 @@ std::vector<std::string> RepeatableCommand(const HistoryReport& report) {
     command.push_back(equals == std::string::npos ? shown : absl::StrCat(option, "=", shown));
   }
   return command;
-}
-
-std::string MarkdownCell(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '|' || c == '<' || c == '`' || c == '*' || c == '_' || c == '@' || c == '#') out += '\\';
-    out += c == '\n' ? ' ' : c;
-  }
-  return out;
-}
-
-std::string CsvCell(const std::string& text) {
-  if (text.find_first_of(",\"\n") == std::string::npos) return text;
-  std::string quoted = "\"";
-  for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
-  return quoted + "\"";
-}
-
-std::string XmlText(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    out += c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '"' ? "&quot;" : std::string(1, c);
-  }
-  return out;
 }
 
 Json ToJson(const Measurement& measurement, const HistoryReport& report, std::size_t index) {
@@ -308,8 +280,8 @@ std::string HistoryTable(const HistoryReport& report, std::size_t width) {
   const double highest = HighestValue(rows);
   std::size_t name = 6, value = std::string(MetricName(report.metric)).size(), mark = 0;
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    name = std::max(name, Columns(rows[i].commit.name));
-    value = std::max(value, Columns(ValueText(report.metric, rows[i])));
+    name = std::max(name, DisplayWidth(PlainText(rows[i].commit.name)));
+    value = std::max(value, DisplayWidth(ValueText(report.metric, rows[i])));
     mark = std::max(mark, RowMark(report, i).size());
   }
   std::string out = absl::StrCat(Padded("commit", name), "  ", Padded("date", 10), "  ", Padded(MetricName(report.metric), value, true),
@@ -317,14 +289,14 @@ std::string HistoryTable(const HistoryReport& report, std::size_t width) {
   const std::size_t taken = name + 10 + value + kBarColumns + mark + 10;
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Measurement& row = rows[i];
-    const std::string text = row.measured() ? row.commit.subject : FirstLine(row.outcome.skip_reason);
-    absl::StrAppend(&out, Padded(row.commit.name, name), "  ", row.commit.date, "  ",
+    const std::string text = PlainText(row.measured() ? row.commit.subject : FirstLine(row.outcome.skip_reason));
+    absl::StrAppend(&out, Padded(PlainText(row.commit.name), name), "  ", PlainText(row.commit.date), "  ",
                     Padded(ValueText(report.metric, row), value, true), "  ",
                     Padded(row.measured() && highest > 0 ? Bar(row.value / highest) : "", kBarColumns), "  ",
-                    Padded(RowMark(report, i), mark), "  ", width > taken + 12 ? Cut(text, width - taken) : text, "\n");
+                    Padded(RowMark(report, i), mark), "  ", width > taken + 12 ? Shortened(text, width - taken) : text, "\n");
   }
   out += "\n";
-  for (const std::string& line : Findings(report)) out += line + "\n";
+  for (const std::string& line : Findings(report)) out += PlainText(line) + "\n";
   return out;
 }
 
@@ -380,8 +352,7 @@ std::string HistoryJson(const HistoryReport& report) {
   json["commits"] = Json::array();
   const std::vector<Measurement>& rows = ShownMeasurements(report);
   for (std::size_t i = 0; i < rows.size(); ++i) json["commits"].push_back(ToJson(rows[i], report, i));
-  // A commit's author may be written in any encoding.
-  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return JsonText(json) + "\n";
 }
 
 std::string HistoryCsv(const HistoryReport& report) {
@@ -390,7 +361,7 @@ std::string HistoryCsv(const HistoryReport& report) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Measurement& row = rows[i];
     const std::string figures = row.measured() ? absl::StrFormat("%.0f,%.0f,%.0f", row.value, row.low, row.high) : ",,";
-    absl::StrAppend(&out, row.commit.hash, ",", CsvCell(row.commit.name), ",", row.commit.date, ",", CsvCell(row.commit.author), ",",
+    absl::StrAppend(&out, CsvCell(row.commit.hash), ",", CsvCell(row.commit.name), ",", CsvCell(row.commit.date), ",", CsvCell(row.commit.author), ",",
                     CsvCell(row.commit.subject), ",", RowMark(report, i), ",", figures, ",", CsvCell(FirstLine(row.outcome.skip_reason)), "\n");
   }
   return out;
@@ -413,17 +384,17 @@ std::string HistoryChart(const HistoryReport& report) {
       ".skipped{fill:none;stroke:#888}.plain{fill:#0969da}.limit{stroke:#bf8700;stroke-dasharray:6 4}"
       "@media(prefers-color-scheme:dark){.back{fill:#0d1117}text{fill:#e6edf3}.axis{stroke:#484f58}}</style>\n"
       "<rect class=\"back\" width=\"100%%\" height=\"100%%\"/>\n<text x=\"%.0f\" y=\"22\" font-size=\"15\">%s</text>\n",
-      kWidth, kHeight, kLeft, XmlText(absl::StrCat(report.family, ": ", MetricDescription(report.metric))));
+      kWidth, kHeight, kLeft, HtmlText(absl::StrCat(report.family, ": ", MetricDescription(report.metric))));
   for (int i = 0; i <= 4; ++i) {
     const double value = bottom + (top - bottom) * i / 4;
     absl::StrAppend(&out, absl::StrFormat("<line class=\"axis\" x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\"/>"
                                           "<text x=\"%.0f\" y=\"%.1f\" text-anchor=\"end\">%s</text>\n",
                                           kLeft, kWidth - kRight, y(value), y(value), kLeft - 8, y(value) + 4,
-                                          XmlText(FormatMetric(report.metric, value))));
+                                          HtmlText(FormatMetric(report.metric, value))));
   }
   if (limit != 0) {
     absl::StrAppend(&out, absl::StrFormat("<line class=\"limit\" x1=\"%.0f\" x2=\"%.0f\" y1=\"%.1f\" y2=\"%.1f\"><title>limit %s</title></line>\n",
-                                          kLeft, kWidth - kRight, y(limit), y(limit), XmlText(FormatMetric(report.metric, limit))));
+                                          kLeft, kWidth - kRight, y(limit), y(limit), HtmlText(FormatMetric(report.metric, limit))));
   }
   std::string points;
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -438,11 +409,11 @@ std::string HistoryChart(const HistoryReport& report) {
     const bool first = RowMark(report, i).find("first") == 0;
     absl::StrAppend(&out, absl::StrFormat("<circle class=\"%s\" cx=\"%.1f\" cy=\"%.1f\" r=\"%d\"><title>%s</title></circle>\n", kind, x(i),
                                           row.measured() ? y(row.value) : kHeight - kBottom, first ? 8 : 5,
-                                          XmlText(absl::StrCat(row.commit.name, " ", row.commit.date, " ", ValueText(report.metric, row), " ",
+                                          HtmlText(absl::StrCat(row.commit.name, " ", row.commit.date, " ", ValueText(report.metric, row), " ",
                                                                RowMark(report, i), "\n", row.commit.subject))));
     if (i % labelled_every == 0 || first) {
       absl::StrAppend(&out, absl::StrFormat("<text transform=\"translate(%.1f %.0f) rotate(50)\">%s</text>\n", x(i) - 3, kHeight - kBottom + 18,
-                                            XmlText(row.commit.name)));
+                                            HtmlText(row.commit.name)));
     }
   }
   return out + "</svg>\n";
@@ -466,22 +437,23 @@ std::string HistoryIssue(const HistoryReport& report) {
     absl::StrAppend(&out, "# ", MetricDescription(metric), " changed between ", report.bisection->before->commit.hash.substr(0, 12), " and ",
                     report.bisection->after->commit.hash.substr(0, 12), ": ", Change(metric, *report.bisection->before, *report.bisection->after), "\n\n");
   } else {
-    absl::StrAppend(&out, "# ", MetricDescription(metric), " over the history of ", report.family, "\n\n");
+    absl::StrAppend(&out, "# ", MetricDescription(metric), " over the history of ", MarkdownText(report.family), "\n\n");
   }
-  for (const std::string& line : Findings(report)) absl::StrAppend(&out, WithoutPaths(line), "\n\n");
+  for (const std::string& line : Findings(report)) absl::StrAppend(&out, MarkdownText(WithoutPaths(line)), "\n\n");
 
   absl::StrAppend(&out, "## What was measured\n\n",
                   "A recording of a real program's allocations was replayed, deterministically, against each commit below: the same calls in the "
                   "same order, on recorded time, so two commits differ only by the allocator.\n\n");
-  absl::StrAppend(&out, "- figure: ", MetricDescription(metric), "\n- threshold: ", report.threshold.text);
+  absl::StrAppend(&out, "- figure: ", MetricDescription(metric), "\n- threshold: ", MarkdownText(report.threshold.text));
   if (report.bisection.has_value() && report.bisection->good.measured()) {
-    absl::StrAppend(&out, " against ", report.bisection->good.commit.name, " (", FormatMetric(metric, report.bisection->good.value),
+    absl::StrAppend(&out, " against ", MarkdownText(report.bisection->good.commit.name), " (", FormatMetric(metric, report.bisection->good.value),
                     "), so a commit is bad from ", FormatMetric(metric, report.bisection->limit), " on");
   }
   absl::StrAppend(&out, "\n- recording: ", report.trace.events, " events in ",
                   absl::StrFormat("%.0f s", static_cast<double>(report.trace.duration_ns) / 1e9), ", made under ",
-                  report.trace.recorded_under.empty() ? "an unknown allocator" : report.trace.recorded_under, ", digest ", report.trace.digest, "\n");
-  absl::StrAppend(&out, "- machine: ", report.machine.empty() ? "unknown" : report.machine, ", kernel ", report.kernel, "\n- heaptape ",
+                  MarkdownText(report.trace.recorded_under.empty() ? "an unknown allocator" : report.trace.recorded_under), ", digest ",
+                  MarkdownText(report.trace.digest), "\n");
+  absl::StrAppend(&out, "- machine: ", MarkdownText(report.machine.empty() ? "unknown" : report.machine), ", kernel ", MarkdownText(report.kernel), "\n- heaptape ",
                   HEAPTAPE_VERSION, "\n\n");
 
   std::vector<Metric> others;
@@ -495,28 +467,27 @@ std::string HistoryIssue(const HistoryReport& report) {
   out += "|---|---|\n";
   for (std::size_t i = 0; i < rows.size(); ++i) {
     const Measurement& row = rows[i];
-    absl::StrAppend(&out, "| ", MarkdownCell(row.commit.name), " | ", row.commit.date, " | ", ValueText(metric, row), " | ");
+    absl::StrAppend(&out, "| ", MarkdownText(row.commit.name), " | ", MarkdownText(row.commit.date), " | ", ValueText(metric, row), " | ");
     for (const Metric each : others) {
       Measurement other = row;
       if (row.measured()) FillValue(each, &other);
       absl::StrAppend(&out, ValueText(each, other), " | ");
     }
     absl::StrAppend(&out, RowMark(report, i), " | ",
-                    MarkdownCell(row.measured() ? row.commit.subject : WithoutPaths(FirstLine(row.outcome.skip_reason))), " |\n");
+                    MarkdownText(row.measured() ? row.commit.subject : WithoutPaths(FirstLine(row.outcome.skip_reason))), " |\n");
   }
   const double highest = HighestValue(rows);
   if (highest > 0) {
-    out += "\n```\n";
+    std::string bars;
     for (const Measurement& row : rows) {
-      if (row.measured()) absl::StrAppend(&out, Padded(row.commit.name, 14), " ", Bar(row.value / highest), " ", ValueText(metric, row), "\n");
+      if (row.measured()) absl::StrAppend(&bars, Padded(PlainText(row.commit.name), 14), " ", Bar(row.value / highest), " ", ValueText(metric, row), "\n");
     }
-    out += "```\n";
+    absl::StrAppend(&out, "\n", MarkdownBlock(bars, ""));
   }
 
-  out += "\n## How to repeat it\n\n```\n";
-  absl::StrAppend(&out, ShellText(RepeatableCommand(report)), "\n```\n");
+  absl::StrAppend(&out, "\n## How to repeat it\n\n", MarkdownBlock(ShellText(RepeatableCommand(report)), ""));
   if (report.bisection.has_value() && !report.bisection->log.empty()) {
-    absl::StrAppend(&out, "\n<details><summary>for <code>git bisect replay</code></summary>\n\n```\n", report.bisection->log, "```\n</details>\n");
+    absl::StrAppend(&out, "\n<details><summary>for <code>git bisect replay</code></summary>\n\n", MarkdownBlock(report.bisection->log, ""), "</details>\n");
   }
   return out;
 }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "nlohmann/json.hpp"
+#include "replayer/export/external_text.h"
 
 namespace heaptape {
 namespace {
@@ -95,7 +96,7 @@ absl::Status OutcomeCache::Keep(const std::string& key, const Outcome& outcome) 
   const std::string path = Path(key), made = absl::StrCat(path, ".", getpid());
   {
     std::ofstream file(made);
-    file << json.dump(1, ' ', false, Json::error_handler_t::replace) << "\n";
+    file << JsonText(json, 1) << "\n";
     file.close();
     if (!file) return absl::ResourceExhaustedError(absl::StrCat(made, ": cannot be written; is the disk full?"));
   }

@@ -2,15 +2,20 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <optional>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "traces/output_file.h"
 #include "traces/trace_reader.h"
 
 namespace heaptape {
@@ -52,7 +57,7 @@ class Reducer {
   absl::StatusOr<Reduction> Run(const std::string& input, const std::string& output) {
     // Also the proof that a filtered trace still shows the difference: side records are gone from it.
     current_ = Candidate();
-    absl::StatusOr<FilteredTrace> copied = FilterTrace(input, current_, {}, options_.cancelled);
+    absl::StatusOr<FilteredTrace> copied = FilterTrace(input, current_, {}, options_.cancelled, options_.memory_limit_bytes);
     if (!copied.ok()) return copied.status();
     absl::StatusOr<Pair> pair = measure_(current_);
     if (!pair.ok()) return pair.status();
@@ -70,14 +75,25 @@ class Reducer {
       result_.interrupted = true;
     }
     std::error_code error;
-    fs::copy_file(current_, output + ".part", fs::copy_options::overwrite_existing, error);
-    if (!error) fs::rename(output + ".part", output, error);
-    if (error) return absl::FailedPreconditionError(absl::StrCat(output, ": cannot be written: ", error.message()));
+    if (absl::Status copied_out = CopyOut(output); !copied_out.ok()) return copied_out;
     fs::remove(current_, error);
     return std::move(result_);
   }
 
  private:
+  // The work folder may lie on another file system.
+  absl::Status CopyOut(const std::string& output) {
+    absl::StatusOr<OutputFile> file = OutputFile::Create(output, options_.replace);
+    if (!file.ok()) return file.status();
+    std::ifstream trace(current_, std::ios::binary);
+    std::vector<char> buffer(1 << 20);
+    while (trace.read(buffer.data(), static_cast<std::streamsize>(buffer.size())), trace.gcount() > 0) {
+      if (!file->Write({buffer.data(), static_cast<std::size_t>(trace.gcount())})) break;
+    }
+    if (trace.bad()) return absl::FailedPreconditionError(absl::StrCat(current_, ": cannot be read: ", std::strerror(errno)));
+    return file->Finish();
+  }
+
   std::string Candidate() { return absl::StrCat(options_.work_directory, "/candidate-", ++candidates_, ".tape"); }
 
   double Excess(const Pair& pair) const {
@@ -95,7 +111,7 @@ class Reducer {
   absl::StatusOr<bool> Try(const std::string& what, const TraceFilter& filter) {
     if (result_.steps.size() >= options_.max_steps) return false;
     const std::string path = Candidate();
-    absl::StatusOr<FilteredTrace> trace = FilterTrace(current_, path, filter, options_.cancelled);
+    absl::StatusOr<FilteredTrace> trace = FilterTrace(current_, path, filter, options_.cancelled, options_.memory_limit_bytes);
     if (!trace.ok()) return trace.status();
     std::error_code error;
     const bool smaller = trace->events < result_.reduced.events || trace->threads < result_.reduced.threads ||

@@ -37,7 +37,9 @@ struct ReduceOptions {
   double keep_ratio = 0.8;
   double min_difference = 1 << 20;  // bad - good at least, in the metric's unit: small figures are pages, not policy
   std::uint64_t max_steps = 200;
+  std::uint64_t memory_limit_bytes = 0;  // of reading and filtering a trace; 0: DefaultMemoryLimit()
   std::string work_directory;       // exists; candidates lie there
+  bool replace = false;             // the output, where it is a regular file
   const std::atomic<bool>* cancelled = nullptr;
   std::function<void(const ReduceStep&, std::uint64_t steps_done)> stepped;  // after each; may be empty
 };

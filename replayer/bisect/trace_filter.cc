@@ -10,6 +10,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "traces/huge_table.h"
 #include "traces/trace_reader.h"
 #include "traces/trace_writer.h"
 
@@ -18,29 +19,37 @@ namespace {
 
 // A live object of the input.
 struct LiveObject {
-  std::uint64_t number = 0;
-  std::uint64_t size_bytes = 0;
-  std::uint32_t out_slot = 0;
-  std::uint16_t thread = 0;
-  Op op = Op::kMalloc;
-  std::uint8_t alignment_log2 = 0;
-  bool live = false;
-  bool kept = false;
-  bool written = false;
+  std::uint64_t number;
+  std::uint64_t size_bytes;
+  std::uint32_t out_slot;
+  std::uint16_t thread;
+  Op op;
+  std::uint8_t alignment_log2;
+  bool live;
+  bool kept;
+  bool written;
 };
+static_assert(sizeof(LiveObject) == 32);
+// What reduction takes of memory for each live object, the writer's 24 included, and for each object: its lifetime's class.
+ReadLimits LimitsOf(const TraceFilter& filter, std::uint64_t memory_limit_bytes) {
+  constexpr std::uint64_t kWriterBytes = 24, kOrderBytes = 8;
+  return {.memory_limit_bytes = memory_limit_bytes,
+          .bytes_per_live_object = sizeof(LiveObject) + kWriterBytes + kOrderBytes,
+          .bytes_per_object = filter.keep ? std::uint64_t{1} : 0};
+}
 
 // The end of the trace, or damage: what a checkpoint brings back is of another live set than the one that is known.
 bool EndsFilter(const EventBlock& block) { return block.events.empty() || block.restored; }
 
-// One byte per object: its lifetime class.
-absl::StatusOr<std::vector<std::uint8_t>> LifetimeClasses(const std::string& path, const std::atomic<bool>* cancelled) {
-  absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(path);
+// One byte per object: its lifetime class, 0 where it lives on.
+absl::StatusOr<HugeTable<std::uint8_t>> LifetimeClasses(const std::string& path, const ReadLimits& limits, const std::atomic<bool>* cancelled) {
+  absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(path, limits);
   if (!reader.ok()) return reader.status();
-  std::vector<std::uint8_t> classes;
+  HugeTable<std::uint8_t> classes;
   struct Start {
-    std::uint64_t object = 0, event = 0;
+    std::uint64_t object, event;
   };
-  std::vector<Start> live;
+  HugeTable<Start> live;
   while (true) {
     if (cancelled != nullptr && *cancelled) return absl::CancelledError("interrupted");
     absl::StatusOr<EventBlock> block = (*reader)->Next();
@@ -52,9 +61,8 @@ absl::StatusOr<std::vector<std::uint8_t>> LifetimeClasses(const std::string& pat
       const std::uint64_t number = block->first_event + i;
       if (StartsObject(event)) {
         const std::uint64_t object = next_object++;
-        if (classes.size() <= object) classes.resize(object + 1, kLivesOn);
-        if (live.size() <= event.slot) live.resize(event.slot + 1);
-        live[event.slot] = {object, number};
+        classes.GrowTo(object + 1);
+        live.At(event.slot) = {object, number};
       } else if (event.op == Op::kFree && event.slot < live.size()) {
         const Start& start = live[event.slot];
         if (start.object < classes.size()) classes[start.object] = static_cast<std::uint8_t>(std::bit_width(number - start.event));
@@ -215,10 +223,10 @@ class Filter {
   }
 
   void TakeStart(const Event& event, std::uint64_t number, std::uint8_t lifetime_class) {
-    if (objects_.size() <= event.slot) objects_.resize(event.slot + 1);
-    LiveObject& object = objects_[event.slot];
+    LiveObject& object = objects_.At(event.slot);
     object = {.number = number,
               .size_bytes = event.size,
+              .out_slot = 0,
               .thread = event.thread,
               .op = event.op,
               .alignment_log2 = static_cast<std::uint8_t>(event.flags & Event::kAlignmentMask),
@@ -226,7 +234,8 @@ class Filter {
               .kept = !filter_.keep || filter_.keep({.number = number,
                                                      .size_bytes = event.size,
                                                      .thread = event.thread,
-                                                     .lifetime_class = lifetime_class})};
+                                                     .lifetime_class = lifetime_class}),
+              .written = false};
     if (!began_ || !object.kept) return;
     WriteTime();
     Write(object);
@@ -274,7 +283,7 @@ class Filter {
   const TraceFilter& filter_;
   TraceWriter& writer_;
   bool began_;
-  std::vector<LiveObject> objects_;          // by the input's slot
+  HugeTable<LiveObject> objects_;            // by the input's slot
   std::vector<Thread> threads_;              // by the input's number
   std::vector<bool> out_threads_ = {true};   // taken numbers of the output
   std::uint64_t threads_written_ = 1;
@@ -298,14 +307,15 @@ TraceInfo ReducedInfo(TraceInfo info) {
 }  // namespace
 
 absl::StatusOr<FilteredTrace> FilterTrace(const std::string& input, const std::string& output, const TraceFilter& filter,
-                                          const std::atomic<bool>* cancelled) {
-  std::vector<std::uint8_t> lifetimes;
+                                          const std::atomic<bool>* cancelled, std::uint64_t memory_limit_bytes) {
+  const ReadLimits limits = LimitsOf(filter, memory_limit_bytes);
+  HugeTable<std::uint8_t> lifetimes;
   if (filter.keep) {
-    absl::StatusOr<std::vector<std::uint8_t>> classes = LifetimeClasses(input, cancelled);
+    absl::StatusOr<HugeTable<std::uint8_t>> classes = LifetimeClasses(input, limits, cancelled);
     if (!classes.ok()) return classes.status();
     lifetimes = *std::move(classes);
   }
-  absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(input);
+  absl::StatusOr<std::unique_ptr<TraceReader>> reader = TraceReader::Open(input, limits);
   if (!reader.ok()) return reader.status();
   absl::StatusOr<std::vector<TouchRecord>> touched = (*reader)->ReadTouched();
   if (!touched.ok()) return touched.status();
@@ -325,7 +335,7 @@ absl::StatusOr<FilteredTrace> FilterTrace(const std::string& input, const std::s
     for (std::size_t i = 0; i < block->events.size() && more; ++i) {
       const Event& event = block->events[i];
       const std::uint64_t object = StartsObject(event) ? next_object++ : 0;
-      more = state.Take(event, object, object < lifetimes.size() ? lifetimes[object] : kLivesOn);
+      more = state.Take(event, object, object < lifetimes.size() && lifetimes[object] != 0 ? lifetimes[object] : kLivesOn);
     }
   }
   FilteredTrace result = state.Finish();

@@ -46,10 +46,11 @@ struct FilteredTrace {
 };
 
 // Pages touched in kept blocks are kept; samples of resident memory, call stacks and what names the recorded
-// program are not. In memory: about 40 bytes per live object and, with `keep`, one per object. Cancelled
-// leaves no file.
+// program are not. In memory: 72 bytes per live object and, with `keep`, one per object; ResourceExhausted where that is more
+// than the limit (0: DefaultMemoryLimit()). Cancelled leaves no file.
 absl::StatusOr<FilteredTrace> FilterTrace(const std::string& input, const std::string& output,
-                                          const TraceFilter& filter, const std::atomic<bool>* cancelled = nullptr);
+                                          const TraceFilter& filter, const std::atomic<bool>* cancelled = nullptr,
+                                          std::uint64_t memory_limit_bytes = 0);
 
 }  // namespace heaptape
 

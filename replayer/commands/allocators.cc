@@ -22,7 +22,9 @@
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/output.h"
 #include "replayer/commands/talk.h"
+#include "replayer/export/external_text.h"
 #include "replayer/export/text_table.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -118,7 +120,7 @@ std::string Markdown(const Listing& listing) {
   }
   utsname system{};
   uname(&system);
-  return absl::StrCat("Obtained and checked on ", SystemName(), ", ", system.sysname, " ", system.release, " ", system.machine, ", by heaptape ",
+  return absl::StrCat("Obtained and checked on ", MarkdownText(SystemName()), ", ", system.sysname, " ", system.release, " ", system.machine, ", by heaptape ",
                       HEAPTAPE_VERSION, " (CLONE: a local clone of upstream's repository, FOLDER: its source in a folder):\n\n", table.Markdown());
 }
 
@@ -134,7 +136,7 @@ absl::Status WriteBetweenMarks(const std::string& path, const std::string& text)
     return absl::InvalidArgumentError(absl::StrCat(path, ": has no lines <!-- allocators --> and <!-- /allocators --> to write between; add them"));
   }
   content.replace(from + 4, to - from - 4, text + "\n");
-  return WriteWhole(path, content);
+  return WriteOutput(path, content, true);  // to change what lies between the marks is what was asked for
 }
 
 nlohmann::json ToJson(const Listing& listing) {
@@ -168,6 +170,7 @@ nlohmann::json ToJson(const Listing& listing) {
 }
 
 int RunList(const Arguments& arguments) {
+  if (absl::Status free = CheckOutputs({arguments.write_into}, true); !free.ok()) return Fail(free);
   const absl::StatusOr<Listing> listing = ListAllocators({.cache_folder = CacheFolder(arguments),
                                                           .update = arguments.update,
                                                           .conformance = !arguments.no_check,
@@ -185,7 +188,7 @@ int RunList(const Arguments& arguments) {
       text = Markdown(*listing);
       break;
     case Format::kJson:
-      text = ToJson(*listing).dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+      text = JsonText(ToJson(*listing)) + "\n";
       break;
   }
   const absl::Status delivered = arguments.write_into.empty() ? Print(text) : WriteBetweenMarks(arguments.write_into, Markdown(*listing));
@@ -229,7 +232,8 @@ int RunAdd(const Arguments& arguments) {
     return absl::IsCancelled(added.status()) ? kExitFailed : Fail(added.status());
   }
   const ResolvedAllocator& allocator = added->allocator;
-  return Print(absl::StrCat(allocator.DisplayName(), added->was_there ? " is here already: " : " added: ", allocator.origin, "\n")).ok() ? kExitDone : kExitFailed;
+  const std::string said = absl::StrCat(allocator.DisplayName(), added->was_there ? " is here already: " : " added: ", allocator.origin);
+  return Print(PlainText(said) + "\n").ok() ? kExitDone : kExitFailed;
 }
 
 // --- tunables ---------------------------------------------------------------------------------------
@@ -277,7 +281,7 @@ void AddAllocators(CLI::App& program, int& status) {
       "The checks are run once for each library and remembered. A library that fails some can still be replayed.\n"
       "Examples:\n"
       "  heaptape allocators list --update\n"
-      "  heaptape allocators list --write-into README.md");
+      "  heaptape allocators list --write-into allocators/README.md");
   list->callback([arguments, &status] { status = RunList(*arguments); });
 
   CLI::App* add = command->add_subcommand("add", "Get an allocator, without touching the system's libraries");

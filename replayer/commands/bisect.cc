@@ -9,6 +9,7 @@
 #include "replayer/commands/history_options.h"
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/output.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -21,7 +22,7 @@ struct BisectArguments {
 
 int RunBisect(const BisectArguments& arguments) {
   const std::atomic<bool>& cancelled = StopOnInterrupt();
-  if (absl::Status writable = CheckWritable(arguments.log); !writable.ok()) return Fail(writable);
+  if (absl::Status free = CheckOutputs({arguments.log}, arguments.history.force); !free.ok()) return Fail(free);
   absl::StatusOr<std::unique_ptr<HistorySession>> session = HistorySession::Open(arguments.history, cancelled);
   if (!session.ok()) return FailOrInterrupted(session.status());
   absl::StatusOr<WorkFolder> folder = WorkFolder::Make();
@@ -37,7 +38,7 @@ int RunBisect(const BisectArguments& arguments) {
   HistoryReport report = (*session)->report();
   report.bisection = *std::move(found);
   if (!arguments.log.empty()) {
-    if (absl::Status written = WriteWhole(arguments.log, report.bisection->log); !written.ok()) return Fail(written);
+    if (absl::Status written = WriteOutput(arguments.log, report.bisection->log, arguments.history.force); !written.ok()) return Fail(written);
   }
   if (absl::Status delivered = Deliver(report, arguments.history); !delivered.ok()) return Fail(delivered);
   return report.bisection->end == Bisection::End::kFound ? kExitDone : kExitFailed;

@@ -15,6 +15,7 @@
 #include "replayer/commands/history_options.h"
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/progress.h"
+#include "replayer/commands/talk.h"
 #include "replayer/fleet.h"
 
 namespace heaptape::commands {
@@ -55,8 +56,7 @@ absl::StatusOr<Verdict> Measure(const CheckArguments& arguments, Metric metric, 
     if (!run.ok()) return Verdict{.untestable = std::string(run.status().message())};
     if (run->error.has_value()) return Verdict{.untestable = *run->error};
     if (seed == 0 && run->events_replayed < events) {
-      std::fprintf(stderr, "heaptape: %s: is damaged; judged on its first %s of %s events\n", arguments.judge.trace.c_str(),
-                   std::to_string(run->events_replayed).c_str(), std::to_string(events).c_str());
+      Tell(absl::StrCat(arguments.judge.trace, ": is damaged; judged on its first ", run->events_replayed, " of ", events, " events"));
     }
     measurement.outcome.runs.push_back(*std::move(run));
   }
@@ -65,7 +65,7 @@ absl::StatusOr<Verdict> Measure(const CheckArguments& arguments, Metric metric, 
 }
 
 int Untestable(const std::string& reason) {
-  std::fprintf(stderr, "heaptape: untestable: %s\n", reason.c_str());
+  Tell(absl::StrCat("untestable: ", reason));
   return kUntestable;
 }
 
@@ -87,7 +87,7 @@ absl::StatusOr<int> Check(const CheckArguments& arguments, const std::atomic<boo
     threshold = *std::move(parsed);
   }
   // A trace that can't be read is no commit's fault.
-  const absl::StatusOr<FleetTrace> trace = DescribeTrace(arguments.judge.trace);
+  const absl::StatusOr<FleetTrace> trace = DescribeTrace(arguments.judge.trace, arguments.judge.replay);
   if (!trace.ok()) return trace.status();
   const std::uint64_t events = trace->report.trace.events;
   if (!arguments.baseline.empty()) {
@@ -97,15 +97,15 @@ absl::StatusOr<int> Check(const CheckArguments& arguments, const std::atomic<boo
       return absl::FailedPreconditionError(absl::StrCat("--baseline ", arguments.baseline, ": ", baseline->untestable, "; give another, or --max"));
     }
     limit = threshold.Limit(baseline->value);
-    std::fprintf(stderr, "%s: %s\n", arguments.baseline.c_str(), FormatMetric(*metric, baseline->value).c_str());
+    TellLine(absl::StrCat(arguments.baseline, ": ", FormatMetric(*metric, baseline->value)));
   }
   if (!arguments.build.empty()) {
     const absl::StatusOr<ProcessResult> built =
         RunProcess({"sh", "-c", arguments.build}, {.without = GitVariables(), .cancelled = &cancelled});
     if (!built.ok()) return built.status();
     // What it said is the user's to see, on stderr: stdout is for the figure.
-    std::fputs(built->output.c_str(), stderr);
-    std::fputs(built->errors.c_str(), stderr);
+    TellLines(built->output);
+    TellLines(built->errors);
     if (built->exit_status != 0) return Untestable(absl::StrCat("the build ended with status ", built->exit_status));
   }
   const absl::StatusOr<Verdict> verdict = Measure(arguments, *metric, arguments.allocator, events, cancelled);

@@ -12,6 +12,7 @@
 #include "replayer/commands/output.h"
 #include "replayer/commands/talk.h"
 #include "replayer/compare.h"
+#include "replayer/export/external_text.h"
 #include "replayer/export/format.h"
 #include "replayer/export/text_table.h"
 
@@ -87,7 +88,7 @@ std::string ToJson(const Comparison& comparison) {
       figure["broken"] = change.broken ? nlohmann::ordered_json(*change.broken) : nlohmann::ordered_json(nullptr);
     }
   }
-  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  return JsonText(json) + "\n";
 }
 
 int RunCompare(const CompareArguments& arguments) {
@@ -113,7 +114,7 @@ int RunCompare(const CompareArguments& arguments) {
       break;
     case Format::kMarkdown:
       text = table.Markdown();
-      for (const std::string& broken : comparison->broken) absl::StrAppend(&text, "\n**Broken:** ", broken, "\n");
+      for (const std::string& broken : comparison->broken) absl::StrAppend(&text, "\n**Broken:** ", MarkdownText(broken), "\n");
       break;
     case Format::kJson:
       text = ToJson(*comparison);

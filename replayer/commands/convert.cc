@@ -16,9 +16,12 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
 #include "replayer/commands/interrupt.h"
+#include "replayer/commands/memory_limit.h"
+#include "replayer/commands/output.h"
 #include "replayer/commands/talk.h"
 #include "traces/convert/formats.h"
 #include "traces/format.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -27,15 +30,15 @@ struct Arguments {
   std::string input, output, from, to;
   std::uint64_t resolution_ns = 1'000'000;
   bool force = false;
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 using File = std::unique_ptr<std::FILE, int (*)(std::FILE*)>;
 
-absl::StatusOr<File> Open(const std::string& path, bool for_writing) {
-  if (path == "-") return File(for_writing ? stdout : stdin, [](std::FILE*) { return 0; });
-  File file(std::fopen(path.c_str(), for_writing ? "wbx" : "rb"), std::fclose);
-  if (file == nullptr) return absl::UnavailableError(absl::StrCat(path, ": cannot ", for_writing ? "create: " : "open: ", std::strerror(errno),
-                                                errno == EEXIST ? "; give --force to replace it" : ""));
+absl::StatusOr<File> Open(const std::string& path) {
+  if (path == "-") return File(stdin, [](std::FILE*) { return 0; });
+  File file(std::fopen(path.c_str(), "rb"), std::fclose);
+  if (file == nullptr) return absl::UnavailableError(absl::StrCat(path, ": cannot open: ", std::strerror(errno)));
   return file;
 }
 
@@ -46,8 +49,9 @@ std::string Names() {
 }
 
 absl::Status Import(const Arguments& arguments) {
+  if (absl::Status free = CheckOutput(arguments.output, arguments.force); !free.ok()) return free;
   const std::string name = arguments.input == "-" ? "standard input" : arguments.input;
-  auto file = Open(arguments.input, false);
+  auto file = Open(arguments.input);
   if (!file.ok()) return file.status();
   const std::atomic<bool>& interrupted = StopOnInterrupt();
   ByteReader in([&](std::span<std::uint8_t> out) -> std::size_t {
@@ -74,7 +78,7 @@ absl::Status Import(const Arguments& arguments) {
     if (!created.ok()) return created.status();
     trace.emplace(*std::move(created));
     return &trace->writer();
-  });
+  }, name, arguments.memory_limit_bytes);
   const absl::Status read = format->read(in, program);
   if (interrupted) return absl::CancelledError("interrupted");
   if (const absl::Status taken = program.Finish(); !taken.ok()) return taken;
@@ -82,9 +86,8 @@ absl::Status Import(const Arguments& arguments) {
   const std::uint64_t events = trace->writer().event_count();
   if (read.ok() || events > 0) {
     if (const absl::Status finished = trace->Finish(); !finished.ok()) return finished;
-    for (const std::string& note : program.notes()) std::fprintf(stderr, "%s: %s\n", name.c_str(), note.c_str());
-    std::fprintf(stderr, "%s: %llu events of %s; not in it: %s\n", arguments.output.c_str(),
-                 static_cast<unsigned long long>(events), format->title, format->read_loss);
+    for (const std::string& note : program.notes()) TellLine(absl::StrCat(name, ": ", note));
+    TellLine(absl::StrCat(arguments.output, ": ", events, " events of ", format->title, "; not in it: ", format->read_loss));
   }
   if (read.ok()) return read;
   return absl::DataLossError(absl::StrCat(name, ": ", read.message(), events > 0 ? absl::StrCat("; ", arguments.output, " holds what came before") : ""));
@@ -92,35 +95,29 @@ absl::Status Import(const Arguments& arguments) {
 
 absl::Status Export(const Arguments& arguments) {
   const ForeignFormat* format = FindForeignFormat(arguments.to);
-  auto reader = TraceReader::Open(arguments.input);
+  auto reader = TraceReader::Open(arguments.input, LimitTo(arguments.memory_limit_bytes));
   if (!reader.ok()) return reader.status();
-  if (arguments.force && arguments.output != "-") unlink(arguments.output.c_str());
-  auto file = Open(arguments.output, true);
+  absl::StatusOr<OutputFile> file = OutputFile::Create(arguments.output == "-" ? "/dev/stdout" : arguments.output, arguments.force);
   if (!file.ok()) return file.status();
   const std::atomic<bool>& interrupted = StopOnInterrupt();
-  bool written = true;
   std::vector<std::string> losses;
   const absl::Status done = format->write(**reader, [&](std::string_view text) {
-    written = written && !interrupted && std::fwrite(text.data(), 1, text.size(), file->get()) == text.size();
-    return written;
+    return !interrupted && file->Write(text);
   }, losses);
-  written = std::fflush(file->get()) == 0 && written;
   for (const std::string& sentence : (*reader)->damage()) Tell(sentence);
-  if (!done.ok() || !written) {
-    if (arguments.output != "-") unlink(arguments.output.c_str());
-    if (interrupted) return absl::CancelledError("interrupted");
-    return done.ok() ? absl::UnavailableError(absl::StrCat(arguments.output, ": cannot write: ", std::strerror(errno))) : done;
-  }
+  if (interrupted) return absl::CancelledError("interrupted");
+  if (!done.ok()) return done;
+  if (absl::Status finished = file->Finish(); !finished.ok()) return finished;
   if (!losses.empty()) {
-    std::fprintf(stderr, "%s: left out, for %s cannot hold it:\n", arguments.output.c_str(), format->name);
-    for (const std::string& loss : losses) std::fprintf(stderr, "  %s\n", loss.c_str());
+    TellLine(absl::StrCat(arguments.output, ": left out, for ", format->name, " cannot hold it:"));
+    for (const std::string& loss : losses) TellLine("  " + loss);
   }
   if (!(*reader)->loss().empty()) return absl::DataLossError(absl::StrCat(arguments.input, ": is damaged; ", arguments.output, " holds what is readable"));
   return absl::OkStatus();
 }
 
 bool IsTrace(const std::string& path) {
-  auto file = Open(path, false);
+  auto file = Open(path);
   std::uint8_t magic[sizeof format::kFileMagic];
   return path != "-" && file.ok() && std::fread(magic, 1, sizeof magic, file->get()) == sizeof magic &&
          std::equal(std::begin(magic), std::end(magic), format::kFileMagic);
@@ -154,7 +151,8 @@ void AddConvert(CLI::App& program, int& status) {
   command->add_option("--time-resolution", arguments->resolution_ns, "Keep times in steps of this (default 1ms)")
       ->transform(CLI::AsNumberWithUnit(kUnits, CLI::AsNumberWithUnit::UNIT_REQUIRED, "TIME"))
       ->check(CLI::PositiveNumber);
-  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddForceOption(*command, arguments->force);
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "What the other side cannot hold is said. Formats:\n" + list +
       "Examples:\n"

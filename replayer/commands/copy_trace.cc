@@ -12,9 +12,9 @@
 namespace heaptape::commands {
 absl::StatusOr<NewTrace> NewTrace::Create(const std::string& path, bool replace, const TraceInfo& info,
                                           const TraceWriterOptions& options) {
-  if (!replace && access(path.c_str(), F_OK) == 0)
-    return absl::AlreadyExistsError(absl::StrCat(path, ": exists already; give --force to replace it"));
-  auto writer = TraceWriter::Create(path, info, options);
+  TraceWriterOptions with_replace = options;
+  with_replace.replace = replace;
+  auto writer = TraceWriter::Create(path, info, with_replace);
   if (!writer.ok()) return writer.status();
   return NewTrace(path, *std::move(writer));
 }
@@ -26,7 +26,8 @@ NewTrace::~NewTrace() {
 absl::Status NewTrace::Finish() {
   if (!writer_->status().ok()) return writer_->status();
   const absl::Status status = writer_->Finish();
-  finished_ = status.ok();
+  // Whole, but the name was taken meanwhile: it stays under the other.
+  finished_ = status.ok() || absl::IsAlreadyExists(status);
   return status;
 }
 
@@ -40,6 +41,14 @@ TraceWriterOptions PackedOptions(int level) {
 }
 
 namespace {
+
+// A part that lies beside the damage is whole.
+bool LacksSomething(std::span<TraceReader* const> sources, const std::string& output, const TranscribeOptions& options) {
+  if (std::all_of(sources.begin(), sources.end(), [](const TraceReader* source) { return source->loss().empty(); })) return false;
+  if (options.from_ns == 0 && options.to_ns == ~std::uint64_t{0}) return true;
+  const auto copy = TraceReader::Open(output);
+  return !copy.ok() || (*copy)->summary().lost_events > 0;
+}
 
 // `copy` does it.
 template <typename Copy>
@@ -60,6 +69,9 @@ absl::Status CopyTraces(std::span<TraceReader* const> sources, const std::string
   }
   for (const TraceReader* source : sources)
     for (const std::string& sentence : source->damage()) Tell(sentence);
+  if (status.ok() && LacksSomething(sources, output, options)) {
+    return absl::DataLossError(absl::StrCat(output, ": holds what is readable of a damaged trace; heaptape verify says what is missing"));
+  }
   return status;
 }
 

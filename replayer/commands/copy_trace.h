@@ -15,8 +15,8 @@
 
 namespace heaptape::commands {
 
-// A trace that is being written to PATH, which must not exist unless `replace`. Without Finish() no file
-// is left behind.
+// A trace that is being written to PATH, which must be free or, with `replace`, a regular file (traces/output_file.h).
+// Without Finish() no file is left behind.
 class NewTrace {
  public:
   static absl::StatusOr<NewTrace> Create(const std::string& path, bool replace, const TraceInfo& info,
@@ -38,7 +38,8 @@ class NewTrace {
 // How traces are written that are kept: slower than while recording, smaller.
 TraceWriterOptions PackedOptions(int level);
 
-// Transcribes with a progress bar, Ctrl-C obeyed, and finishes. Damage of the source is told on stderr.
+// Transcribes with a progress bar, Ctrl-C obeyed, and finishes. Damage of the source is told on stderr; DataLoss where
+// the copy lacks something by it.
 absl::Status CopyTrace(TraceReader& reader, const std::string& output, bool replace, const TraceInfo& info,
                        const TraceWriterOptions& writer_options, TranscribeOptions options);
 // As that, of the segments of one recording (Join()).

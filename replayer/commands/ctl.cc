@@ -14,6 +14,7 @@
 #include "recorder/control.h"
 #include "recorder/raw_event.h"
 #include "replayer/commands/commands.h"
+#include "replayer/export/external_text.h"
 
 namespace heaptape::commands {
 namespace {
@@ -71,12 +72,12 @@ int Run(const CtlArguments& arguments) {
   }
   const nlohmann::ordered_json json = StatusAsJson(**block);
   if (arguments.format == "json") {
-    std::printf("%s\n", json.dump(2).c_str());
+    std::printf("%s\n", JsonText(json).c_str());
     return kExitDone;
   }
   for (const auto& [name, value] : json.items()) {
     if (name == "schema_version") continue;
-    std::printf("%-26s %s\n", name.c_str(), value.is_string() ? value.get<std::string>().c_str() : value.dump().c_str());
+    std::printf("%-26s %s\n", name.c_str(), value.is_string() ? PlainText(value.get<std::string>()).c_str() : JsonText(value, -1).c_str());
   }
   return kExitDone;
 }

@@ -7,6 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
+#include "replayer/commands/memory_limit.h"
+#include "replayer/commands/output.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -16,11 +19,13 @@ struct Arguments {
   std::uint64_t from_ns = 0;
   std::uint64_t to_ns = ~std::uint64_t{0};
   bool force = false;
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 absl::Status Cut(const Arguments& arguments) {
   if (arguments.from_ns >= arguments.to_ns) return absl::InvalidArgumentError("--from must be before --to");
-  auto reader = TraceReader::Open(arguments.input);
+  if (absl::Status free = CheckOutput(arguments.output, arguments.force); !free.ok()) return free;
+  auto reader = TraceReader::Open(arguments.input, LimitTo(arguments.memory_limit_bytes, kTranscribeBytes));
   if (!reader.ok()) return reader.status();
   if (arguments.from_ns > (*reader)->summary().duration_ns)
     return absl::InvalidArgumentError(absl::StrCat(arguments.input, ": ends after ", (*reader)->summary().duration_ns / 1'000'000,
@@ -45,7 +50,8 @@ void AddCut(CLI::App& program, int& status) {
   command->add_option("-o,--output", arguments->output, "The file to write")->required();
   command->add_option("--from", arguments->from_ns, "Time in the recording, e.g. 90s, 5min (default: its start)")->transform(time);
   command->add_option("--to", arguments->to_ns, "Time up to which to take (default: its end)")->transform(time);
-  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddForceOption(*command, arguments->force);
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "Examples:\n"
       "  heaptape cut guard.tape --from 10min --to 20min -o middle.tape\n"

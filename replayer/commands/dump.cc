@@ -5,6 +5,7 @@
 #include <string>
 
 #include "replayer/commands/commands.h"
+#include "replayer/commands/memory_limit.h"
 #include "replayer/commands/talk.h"
 #include "traces/dump_text.h"
 #include "traces/trace_reader.h"
@@ -15,6 +16,7 @@ void AddDump(CLI::App& program, int& status) {
   struct Arguments {
     std::string input;
     std::string format = "text";
+    std::uint64_t memory_limit_bytes = 0;
   };
   auto arguments = std::make_shared<Arguments>();
   CLI::App* command = program.add_subcommand("dump", "Print a trace, one line an event");
@@ -22,6 +24,7 @@ void AddDump(CLI::App& program, int& status) {
   command->add_option("--format", arguments->format, "text, csv or json-lines; only text has what lies beside the events")
       ->check(CLI::IsMember({"text", "csv", "json-lines"}))
       ->capture_default_str();
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "A line of text is THREAD EVENT SLOT SIZE ALIGNMENT FLAGS; a slot is the place of a live object. Lines with #\n"
       "hold what is known beside the events. traces/FORMAT.md describes them; `heaptape load` reads them.\n"
@@ -30,7 +33,7 @@ void AddDump(CLI::App& program, int& status) {
       "  heaptape dump guard.tape | heaptape load -o same.tape\n"
       "  heaptape dump --format csv guard.tape > guard.csv");
   command->callback([arguments, &status] {
-    auto reader = TraceReader::Open(arguments->input);
+    auto reader = TraceReader::Open(arguments->input, LimitTo(arguments->memory_limit_bytes));
     if (!reader.ok()) {
       status = Fail(reader.status());
       return;

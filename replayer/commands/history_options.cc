@@ -21,8 +21,10 @@
 #include "replayer/commands/output.h"
 #include "replayer/commands/talk.h"
 #include "replayer/export/format.h"
+#include "replayer/export/text_table.h"
 #include "replayer/fleet.h"
 #include "replayer/result_cache.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -31,6 +33,9 @@ namespace fs = std::filesystem;
 
 // One replay of a time is at the mercy of what else the machine does.
 constexpr std::uint32_t kRepeatsOfTime = 3;
+
+// Of a commit's subject, while it is measured.
+constexpr std::size_t kSubjectColumns = 60;
 
 // What --family says, taken apart: the family, and tunables that are set for every commit.
 struct FamilyChoice {
@@ -119,7 +124,7 @@ void AddJudgeOptions(CLI::App& command, JudgeOptions& options) {
       ->transform(one_of(kTouches))->type_name("recorded|full|none");
   command.add_option("--cpus", options.replay.cpu_count, "CPUs the allocator is told of (default: as recorded)")
       ->check(CLI::Range(1u, 4096u).description(""))->type_name("N");
-  command.add_option("--memory-limit", options.replay.memory_limit_bytes, "End a replay that takes more, e.g. 8GiB")
+  command.add_option("--memory-limit", options.replay.memory_limit_bytes, "End a replay whose heap takes more, e.g. 8GiB (default: its share of three quarters of the memory available)")
       ->transform(CLI::AsSizeValue(false).description(""))->type_name("SIZE");
 }
 
@@ -143,6 +148,7 @@ void AddHistoryOptions(CLI::App& command, HistoryOptions& options) {
   command.add_option("-o,--output", options.output, "Write everything that was measured as JSON")->type_name("FILE");
   command.add_option("--chart", options.chart, "Write a chart of the figure over the commits as SVG")->type_name("FILE");
   command.add_option("--issue", options.issue, "Write a report to paste into the project's issue tracker, without private data, as Markdown")->type_name("FILE");
+  AddForceOption(command, options.force);
 }
 
 absl::StatusOr<WorkFolder> WorkFolder::Make() {
@@ -172,10 +178,8 @@ absl::StatusOr<std::unique_ptr<HistorySession>> HistorySession::Open(const Histo
   const absl::StatusOr<FamilyChoice> choice = ChooseFamily(options);
   if (!choice.ok()) return choice.status();
   session->options_.family = choice->family.name + choice->tunables;
-  for (const std::string& file : {options.output, options.chart, options.issue}) {
-    if (absl::Status writable = CheckWritable(file); !writable.ok()) return writable;
-  }
-  absl::StatusOr<FleetTrace> trace = DescribeTrace(options.judge.trace);
+  if (absl::Status free = CheckOutputs({options.output, options.chart, options.issue}, options.force); !free.ok()) return free;
+  absl::StatusOr<FleetTrace> trace = DescribeTrace(options.judge.trace, options.judge.replay);
   if (!trace.ok()) return trace.status();
   session->trace_ = std::move(trace->report);
 
@@ -231,18 +235,18 @@ BisectOptions HistorySession::walk() const {
           .cancelled = cancelled_,
           .starting =
               [](const Commit& commit, std::uint64_t remaining) {
-                std::fprintf(stderr, "%s %s %s%s\n", commit.name.c_str(), commit.date.c_str(), commit.subject.substr(0, 60).c_str(),
-                             remaining > 0 ? absl::StrFormat(" (%d left)", remaining).c_str() : "");
+                TellLine(absl::StrCat(commit.name, " ", commit.date, " ", Shortened(commit.subject, kSubjectColumns),
+                                      remaining > 0 ? absl::StrCat(" (", remaining, " left)") : ""));
               },
           .measured =
               [metric = metric_](const Measurement& measurement) {
                 const bool known = measurement.outcome.replayed_before;
                 if (measurement.measured()) {
-                  std::fprintf(stderr, "  %s%s%s\n", FormatMetric(metric, measurement.value).c_str(),
-                               measurement.judgement == Judgement::kSkipped ? "" : absl::StrCat(": ", JudgementName(measurement.judgement)).c_str(),
-                               known ? " (measured before)" : "");
+                  TellLine(absl::StrCat("  ", FormatMetric(metric, measurement.value),
+                                        measurement.judgement == Judgement::kSkipped ? "" : absl::StrCat(": ", JudgementName(measurement.judgement)),
+                                        known ? " (measured before)" : ""));
                 } else {
-                  std::fprintf(stderr, "  skipped: %s%s\n", measurement.outcome.skip_reason.c_str(), known ? " (tried before)" : "");
+                  TellLine(absl::StrCat("  skipped: ", measurement.outcome.skip_reason, known ? " (tried before)" : ""));
                 }
               }};
 }
@@ -262,7 +266,7 @@ absl::Status Deliver(const HistoryReport& report, const HistoryOptions& options)
   using Writer = std::string (*)(const HistoryReport&);
   for (const auto& [path, write] : {std::pair<std::string, Writer>{options.output, HistoryJson}, {options.chart, HistoryChart}, {options.issue, HistoryIssue}}) {
     if (path.empty()) continue;
-    if (absl::Status written = WriteWhole(path, write(report)); !written.ok()) return written;
+    if (absl::Status written = WriteOutput(path, write(report), options.force); !written.ok()) return written;
   }
   if (options.format == "json") return Print(HistoryJson(report));
   if (options.format == "csv") return Print(HistoryCsv(report));
@@ -272,7 +276,7 @@ absl::Status Deliver(const HistoryReport& report, const HistoryOptions& options)
 
 int FailOrInterrupted(const absl::Status& status) {
   if (status.code() != absl::StatusCode::kCancelled) return Fail(status);
-  std::fprintf(stderr, "heaptape: interrupted; what was built and measured is kept, and the same command goes on from there\n");
+  Tell("interrupted; what was built and measured is kept, and the same command goes on from there");
   return kExitFailed;
 }
 

@@ -36,6 +36,7 @@ struct HistoryOptions {
   int jobs = 0;
   bool retry_skipped = false;
   std::string format = "table", output, chart, issue;
+  bool force = false;
 };
 void AddHistoryOptions(CLI::App& command, HistoryOptions& options);
 

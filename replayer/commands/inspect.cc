@@ -13,6 +13,8 @@
 #include "absl/strings/str_format.h"
 #include "nlohmann/json.hpp"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/memory_limit.h"
+#include "replayer/export/external_text.h"
 #include "replayer/export/format.h"
 #include "replayer/export/text_table.h"
 #include "traces/statistics.h"
@@ -36,10 +38,10 @@ struct Inspection {
   std::vector<Module> modules;
 };
 
-absl::StatusOr<Inspection> Inspect(const std::string& path) {
+absl::StatusOr<Inspection> Inspect(const std::string& path, std::uint64_t memory_limit_bytes) {
   Inspection found;
   found.path = path;
-  auto reader = TraceReader::Open(path);
+  auto reader = TraceReader::Open(path, LimitTo(memory_limit_bytes, kStatisticsBytes));
   if (!reader.ok()) return reader.status();
   found.reader = *std::move(reader);
   auto statistics = GatherStatistics(*found.reader);
@@ -112,6 +114,10 @@ Json ToJson(const Inspection& found) {
   json["never_freed_objects"] = statistics.never_freed_objects;
   json["never_freed_bytes"] = statistics.never_freed_bytes;
   json["events_lost"] = summary.lost_events;
+  if (summary.unmatched_frees) {
+    json["unknown_frees"] = summary.unmatched_frees->unknown;
+    json["missed_frees"] = summary.unmatched_frees->missed;
+  }
   json["complete"] = summary.complete;
   json["ended_at_size_limit"] = summary.ended_at_limit;
   json["damage"] = found.reader->damage();
@@ -225,7 +231,7 @@ std::string ToText(const Inspection& found) {
   const TraceStatistics& statistics = found.statistics;
   std::string out;
   const auto line = [&out](const char* name, const std::string& value) {
-    absl::StrAppend(&out, absl::StrFormat("%-14s %s\n", name, value));
+    absl::StrAppend(&out, absl::StrFormat("%-14s %s\n", name, PlainText(value)));
   };
   line("trace", found.path);
   line("program", NameOr(info.program, "(not recorded)"));
@@ -259,6 +265,10 @@ std::string ToText(const Inspection& found) {
     missing = "what came after the file reached its size limit";
   if (summary.lost_events != 0) absl::StrAppend(&missing, missing.empty() ? "" : "; ", FormatCount(summary.lost_events), " events");
   line("missing", missing.empty() ? "nothing" : missing);
+  line("not seen", !summary.unmatched_frees                         ? "not counted"
+                   : *summary.unmatched_frees == UnmatchedFrees() ? "nothing"
+                   : summary.unmatched_frees->HideHeap(summary.event_count) ? MissingHeapSentence(*summary.unmatched_frees)
+                                                                            : FormatUnmatchedFrees(*summary.unmatched_frees));
   for (const std::string& sentence : found.reader->damage()) line("damage", sentence);
 
   TextTable kinds({{"event", false}, {"count"}, {"share"}, {"failed"}});
@@ -330,6 +340,7 @@ void AddInspect(CLI::App& program, int& status) {
   struct Options {
     std::string path;
     std::string format = "text";
+    std::uint64_t memory_limit_bytes = 0;
   };
   auto options = std::make_shared<Options>();
   CLI::App* command = program.add_subcommand("inspect", "Shows what is in a trace");
@@ -337,17 +348,18 @@ void AddInspect(CLI::App& program, int& status) {
   command->add_option("--format", options->format, "text or json")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
+  AddMemoryLimit(*command, options->memory_limit_bytes);
   command->footer(
       "Examples:\n"
       "  heaptape inspect guard.tape\n"
       "  heaptape inspect --format json guard.tape | jq .bytes_per_event");
   command->callback([options, &status] {
-    const auto found = Inspect(options->path);
+    const auto found = Inspect(options->path, options->memory_limit_bytes);
     if (!found.ok()) {
       status = Fail(found.status());
       return;
     }
-    const std::string text = options->format == "json" ? ToJson(*found).dump(2) + "\n" : ToText(*found);
+    const std::string text = options->format == "json" ? JsonText(ToJson(*found)) + "\n" : ToText(*found);
     std::fwrite(text.data(), 1, text.size(), stdout);
   });
 }

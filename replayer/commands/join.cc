@@ -10,7 +10,11 @@
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
+#include "replayer/commands/memory_limit.h"
+#include "replayer/commands/output.h"
+#include "replayer/commands/talk.h"
 #include "replayer/export/format.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -19,6 +23,7 @@ struct Arguments {
   std::vector<std::string> inputs;
   std::string output;
   bool force = false;
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 struct Segment {
@@ -36,9 +41,10 @@ TraceInfo RecordingOf(const Segment& segment) {
 }
 
 absl::Status Join(const Arguments& arguments) {
+  if (absl::Status free = CheckOutput(arguments.output, arguments.force); !free.ok()) return free;
   std::vector<Segment> segments;
   for (const std::string& path : arguments.inputs) {
-    auto reader = TraceReader::Open(path);
+    auto reader = TraceReader::Open(path, LimitTo(arguments.memory_limit_bytes, kJoinBytes));
     if (!reader.ok()) return reader.status();
     segments.push_back({path, *std::move(reader)});
   }
@@ -73,11 +79,11 @@ absl::Status Join(const Arguments& arguments) {
     return absl::FailedPreconditionError(absl::StrCat(segments[at].path, ": does not go on where ", segments[at - 1].path, " ends (", joined.message(),
                                                       "), so one of the two is damaged there: heaptape verify says which. Join those before and those from here on by themselves"));
   if (!joined.ok()) return joined;
-  auto whole = TraceReader::Open(arguments.output);
+  auto whole = TraceReader::Open(arguments.output, LimitTo(arguments.memory_limit_bytes));
   if (!whole.ok()) return whole.status();
   const TraceSummary& summary = (*whole)->summary();
-  std::fprintf(stderr, "%s: %zu segments, %s events in %s\n", arguments.output.c_str(), segments.size(), FormatCount(summary.event_count).c_str(),
-               FormatDuration(summary.duration_ns).c_str());
+  TellLine(absl::StrCat(arguments.output, ": ", segments.size(), " segments, ", FormatCount(summary.event_count), " events in ",
+                        FormatDuration(summary.duration_ns)));
   return absl::OkStatus();
 }
 
@@ -88,7 +94,8 @@ void AddJoin(CLI::App& program, int& status) {
   CLI::App* command = program.add_subcommand("join", "Make one trace of a recording's segments");
   command->add_option("traces", arguments->inputs, "The segments, in any order")->required();
   command->add_option("-o,--output", arguments->output, "The file to write")->required();
-  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddForceOption(*command, arguments->force);
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "Segments are what `heaptape record --segment-time`, `--segment-size` and `--service` write. Where the oldest are gone\n"
       "the trace begins with what was alive then.\n"

@@ -28,9 +28,13 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/lab.h"
+#include "replayer/commands/output.h"
+#include "replayer/commands/talk.h"
+#include "replayer/export/external_text.h"
 #include "traces/lab/guard.h"
 #include "traces/lab/load.h"
 #include "traces/lab/network.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 using Clock = std::chrono::steady_clock;
@@ -57,7 +61,7 @@ void Teller::Say(const std::string& what, std::uint64_t done, std::uint64_t tota
     End();
     what_ = what;
     bar_ = board_.Add(what, total, unit);
-    if (TerminalWidth(STDERR_FILENO) == 0) std::fprintf(stderr, "%s\n", what.c_str());
+    if (TerminalWidth(STDERR_FILENO) == 0) TellLine(what);
   }
   board_.Update(bar_, done);
 }
@@ -122,14 +126,17 @@ absl::Status EndRelays(const std::vector<std::unique_ptr<lab::Guard>>& relays, T
   }
   teller.End();
   for (const int place : killed) {
-    std::fprintf(stderr, "heaptape: the relay at place %d did not end when it was told to and was killed; what was recorded is whole\n", place);
+    Tell(absl::StrCat("the relay at place ", place, " did not end when it was told to and was killed; what was recorded is whole"));
   }
   return absl::OkStatus();
 }
 
-std::vector<std::string> RecordingPrefix(const std::string& tape, const std::string& time_resolution) {
-  return {std::filesystem::read_symlink("/proc/self/exe").string(), "record", "--time-resolution", time_resolution,
-          "-o", std::filesystem::absolute(tape).string(), "--"};
+std::vector<std::string> RecordingPrefix(const std::string& tape, const std::string& time_resolution, bool force) {
+  std::vector<std::string> prefix = {std::filesystem::read_symlink("/proc/self/exe").string(), "record", "--time-resolution", time_resolution,
+                                     "-o", std::filesystem::absolute(tape).string()};
+  if (force) prefix.emplace_back("--force");
+  prefix.emplace_back("--");
+  return prefix;
 }
 
 void UseAllocator(const ResolvedAllocator& allocator, lab::GuardOptions& guard) {
@@ -187,17 +194,17 @@ absl::StatusOr<ResolvedAllocator> OneAllocator(const std::string& specification)
 void PrintCounts(const lab::LoadCounts& counts) {
   std::string encodings;
   for (const auto& [name, count] : counts.encodings) absl::StrAppend(&encodings, encodings.empty() ? "" : ", ", name, " ", count);
-  absl::FPrintF(stderr, "streams: %d (%.1f MB), %d failed; directory requests: %d (%.1f MB; %s), %d diffs, %d failed; connections: %d, %d of them open\n", counts.streams,
-                static_cast<double>(counts.stream_bytes) / 1e6, counts.streams_failed, counts.directory_requests,
-                static_cast<double>(counts.directory_bytes) / 1e6, encodings, counts.diffs, counts.directory_failed, counts.connections,
-                counts.connections_open);
+  TellLine(absl::StrFormat("streams: %d (%.1f MB), %d failed; directory requests: %d (%.1f MB; %s), %d diffs, %d failed; connections: %d, %d of them open",
+                           counts.streams, static_cast<double>(counts.stream_bytes) / 1e6, counts.streams_failed, counts.directory_requests,
+                           static_cast<double>(counts.directory_bytes) / 1e6, encodings, counts.diffs, counts.directory_failed, counts.connections,
+                           counts.connections_open));
 }
 
 namespace {
 
 // Brings a network up if need be, runs one relay in it, recorded into `tape`.
 absl::Status RecordGuard(const NetworkFlags& network_flags, const LoadFlags& load_flags, const GuardFlags& guard_flags, double seconds,
-                         const std::string& tape, Teller& teller) {
+                         const std::string& tape, bool force, Teller& teller) {
   const absl::StatusOr<ResolvedAllocator> allocator = OneAllocator(guard_flags.allocator);
   if (!allocator.ok()) return allocator.status();
   const absl::StatusOr<BorrowedNetwork> network = BorrowedNetwork::Get(network_flags.options, teller);
@@ -205,7 +212,7 @@ absl::Status RecordGuard(const NetworkFlags& network_flags, const LoadFlags& loa
   lab::GuardOptions options = guard_flags.options;
   if (guard_flags.quiet && options.place < lab::kFirstQuietPlace) options.place += lab::kFirstQuietPlace - 1;
   if (options.place > lab::kGuardPlaces) return absl::InvalidArgumentError(absl::StrCat("--without-clients leaves places 1 to ", lab::kGuardPlaces - lab::kFirstQuietPlace + 1, "; give one of them"));
-  if (!tape.empty()) options.prefix = RecordingPrefix(tape, guard_flags.time_resolution);
+  if (!tape.empty()) options.prefix = RecordingPrefix(tape, guard_flags.time_resolution, force);
   UseAllocator(*allocator, options);
   absl::StatusOr<std::unique_ptr<lab::Guard>> guard = lab::Guard::Start(network->state(), options);
   if (!guard.ok()) return guard.status();
@@ -221,8 +228,9 @@ absl::Status RecordGuard(const NetworkFlags& network_flags, const LoadFlags& loa
   const absl::StatusOr<lab::GuardMemory> memory = guards[0]->ReadMemory();
   if (absl::Status status = EndRelays(guards, teller); !status.ok()) return status;
   if (memory.ok()) {
-    absl::FPrintF(stderr, "relay under %s: %.1f MiB anonymous at the end, %.1f MiB peak\n", allocator->DisplayName(),
-                  static_cast<double>(memory->anonymous_bytes) / 1048576, static_cast<double>(memory->peak_bytes - memory->file_bytes) / 1048576);
+    TellLine(absl::StrFormat("relay under %s: %.1f MiB anonymous at the end, %.1f MiB peak", allocator->DisplayName(),
+                             static_cast<double>(memory->anonymous_bytes) / 1048576,
+                             static_cast<double>(memory->peak_bytes - memory->file_bytes) / 1048576));
   }
   PrintCounts(counts);
   return absl::OkStatus();
@@ -261,9 +269,10 @@ void AddUp(CLI::App& lab_command, int& status) {
       return;
     }
     (*network)->Detach();
-    absl::FPrintF(stderr, "up in %s: SOCKS ports", (*network)->state().options.directory);
-    for (int i = 1; i <= (*network)->state().options.client_count; ++i) absl::FPrintF(stderr, " %s", (*network)->state().Client(i).ToString());
-    absl::FPrintF(stderr, "; take it down with: heaptape lab down --dir %s\n", flags->options.directory);
+    std::string ports;
+    for (int i = 1; i <= (*network)->state().options.client_count; ++i) absl::StrAppend(&ports, " ", (*network)->state().Client(i).ToString());
+    TellLine(absl::StrCat("up in ", (*network)->state().options.directory, ": SOCKS ports", ports, "; take it down with: heaptape lab down --dir ",
+                          flags->options.directory));
   });
 }
 
@@ -286,7 +295,7 @@ void AddStatus(CLI::App& lab_command, int& status) {
       return;
     }
     if (*format == "json") {
-      std::cout << nlohmann::json{{"schema_version", 1},
+      std::cout << JsonText(nlohmann::json{{"schema_version", 1},
                                   {"directory", state->options.directory},
                                   {"ready", state->ready},
                                   {"network", absl::StrCat("127.", state->instance, ".0.0/16")},
@@ -295,14 +304,13 @@ void AddStatus(CLI::App& lab_command, int& status) {
                                   {"consensus_bytes", now->consensus_bytes},
                                   {"valid_after", now->valid_after},
                                   {"voting_interval_seconds", state->options.voting_interval_seconds},
-                                  {"churn_rounds", state->rounds}}
-                       .dump(2)
+                                  {"churn_rounds", state->rounds}})
                 << "\n";
       return;
     }
     absl::PrintF("folder         %s\nnetwork        127.%d.0.0/16%s\ntor processes  %d\nconsensus      %d relays, %d bytes, valid after %s, every %d s\nchurn          %d rounds\n",
-                 state->options.directory, state->instance, state->ready ? "" : " (starting)", now->tor_processes, now->relays_in_consensus,
-                 now->consensus_bytes, now->valid_after, state->options.voting_interval_seconds, state->rounds);
+                 PlainText(state->options.directory), state->instance, state->ready ? "" : " (starting)", now->tor_processes, now->relays_in_consensus,
+                 now->consensus_bytes, PlainText(now->valid_after), state->options.voting_interval_seconds, state->rounds);
   });
 }
 
@@ -361,6 +369,7 @@ void AddLabRecord(CLI::App& lab_command, int& status) {
   auto guard = std::make_shared<GuardFlags>();
   auto minutes = std::make_shared<double>(2);
   auto output = std::make_shared<std::string>();
+  auto force = std::make_shared<bool>(false);
   CLI::App* command = lab_command.add_subcommand("record", "Record a directory-caching guard relay from its start on");
   network->AddDirectory(*command);
   network->Add(*command);
@@ -373,13 +382,15 @@ void AddLabRecord(CLI::App& lab_command, int& status) {
   command->add_option("--minutes", *minutes, "How long, from the relay's start on")->check(CLI::Range(0.1, 100000.0))->capture_default_str();
   command->add_option("--time-resolution", guard->time_resolution, "As for `heaptape record`")->capture_default_str();
   command->add_option("-o,--output", *output, "The trace")->required();
+  AddForceOption(*command, *force);
   command->footer(
       "Uses the network that is up in --dir, or starts one for the time of the recording.\n"
       "Example:\n  heaptape lab record --relays 8000 --interval 120 --minutes 40 --cpus 4 -o guard.tape");
-  command->callback([network, load, guard, minutes, output, &status] {
+  command->callback([network, load, guard, minutes, output, force, &status] {
     CatchLabInterrupts();
     Teller teller;
-    const absl::Status outcome = RecordGuard(*network, *load, *guard, *minutes * 60, *output, teller);
+    absl::Status outcome = CheckOutput(*output, *force);
+    if (outcome.ok()) outcome = RecordGuard(*network, *load, *guard, *minutes * 60, *output, *force, teller);
     teller.End();
     if (!outcome.ok()) status = Fail(outcome);
   });
@@ -392,9 +403,11 @@ void AddDemo(CLI::App& lab_command, int& status) {
   CLI::App* command = lab_command.add_subcommand("demo", "Record a guard in a small network, replay it on every allocator, show the report");
   command->add_option("--output", *output, "Folder for the trace and the report")->capture_default_str();
   command->add_option("--seconds", *seconds, "How long to record")->check(CLI::Range(10.0, 100000.0))->capture_default_str();
+  auto force = std::make_shared<bool>(false);
+  AddForceOption(*command, *force);
   network_flags->Add(*command);
   command->footer("Example:\n  heaptape lab demo --output build/demo");
-  command->callback([output, seconds, network_flags, &status] {
+  command->callback([output, seconds, force, network_flags, &status] {
     CatchLabInterrupts();
     std::error_code error;
     std::filesystem::create_directories(*output, error);
@@ -404,19 +417,21 @@ void AddDemo(CLI::App& lab_command, int& status) {
     }
     NetworkFlags network = *network_flags;
     network.options.directory = *output + "/network";
-    const std::string tape = *output + "/guard.tape";
+    const std::string tape = *output + "/guard.tape", results = *output + "/results.json", report = *output + "/report.html";
     Teller teller;
-    const absl::Status outcome = RecordGuard(network, LoadFlags(), GuardFlags(), *seconds, tape, teller);
+    absl::Status outcome = CheckOutputs({tape, results, report}, *force);
+    if (outcome.ok()) outcome = RecordGuard(network, LoadFlags(), GuardFlags(), *seconds, tape, *force, teller);
     teller.End();
     if (!outcome.ok()) {
       status = Fail(outcome);
       return;
     }
-    const std::string results = *output + "/results.json", report = *output + "/report.html";
-    status = RunSelf({"replay", tape, "-o", results});
-    if (status == kExitDone) status = RunSelf({"report", results, "-o", report});
+    std::vector<std::string> replay = {"replay", tape, "-o", results, "--report", report};
+    if (*force) replay.emplace_back("--force");
+    status = RunSelf(replay);
     if (status == kExitDone)
-      std::printf("\nmore allocators: heaptape allocators list shows which there are, heaptape allocators add gets one; then heaptape replay %s\nreport: %s\n", tape.c_str(), report.c_str());
+      std::printf("\nmore allocators: heaptape allocators list shows which there are, heaptape allocators add gets one; then heaptape replay %s\nreport: %s\n",
+                  PlainText(tape).c_str(), PlainText(report).c_str());
   });
 }
 

@@ -88,7 +88,7 @@ absl::StatusOr<LoadedRun> RunUnderLoad(const lab::NetworkState& network, const s
 absl::Status EndRelays(const std::vector<std::unique_ptr<lab::Guard>>& relays, Teller& teller);
 
 // The command a program is started with to be recorded into `tape`.
-std::vector<std::string> RecordingPrefix(const std::string& tape, const std::string& time_resolution);
+std::vector<std::string> RecordingPrefix(const std::string& tape, const std::string& time_resolution, bool force);
 
 // Says on stderr what clients asked and got.
 void PrintCounts(const lab::LoadCounts& counts);

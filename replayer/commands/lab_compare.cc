@@ -19,10 +19,13 @@
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/lab.h"
 #include "replayer/commands/output.h"
+#include "replayer/commands/talk.h"
+#include "replayer/export/external_text.h"
 #include "replayer/export/format.h"
 #include "replayer/export/text_table.h"
 #include "replayer/fleet.h"
 #include "replayer/steady_state.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -42,6 +45,7 @@ struct CompareFlags {
   double minutes = 20;
   std::string output = "lab-compare";
   bool replay_only = false;
+  bool force = false;
 };
 
 struct LiveRelay {
@@ -159,7 +163,7 @@ absl::Status RunLive(const CompareFlags& flags, Teller& teller) {
   const auto start_one = [&](const std::string& specification, const ResolvedAllocator& allocator, bool record) -> absl::Status {
     lab::GuardOptions options = flags.guard.options;
     options.place = static_cast<int>(guards.size()) + 1;
-    if (record) options.prefix = RecordingPrefix(flags.output + "/guard.tape", flags.guard.time_resolution);
+    if (record) options.prefix = RecordingPrefix(flags.output + "/guard.tape", flags.guard.time_resolution, flags.force);
     UseAllocator(allocator, options);
     absl::StatusOr<std::unique_ptr<lab::Guard>> guard = lab::Guard::Start(state, options);
     if (!guard.ok()) return guard.status();
@@ -192,7 +196,7 @@ absl::Status RunLive(const CompareFlags& flags, Teller& teller) {
   PrintCounts(run->load->counts());
   run->load.reset();
   // Kept before anything else can fail: it cannot be had again.
-  if (absl::Status status = WriteWhole(flags.output + "/live.json", ToJson(relays, seconds).dump()); !status.ok()) return status;
+  if (absl::Status status = WriteOutput(flags.output + "/live.json", JsonText(ToJson(relays, seconds), -1), flags.force); !status.ok()) return status;
   if (absl::Status status = EndRelays(guards, teller); !status.ok()) return status;
   if (!Interrupted()) return absl::OkStatus();
   return absl::CancelledError(absl::StrCat("interrupted; what was measured is kept, judge it with: heaptape lab compare --replay-only --output ", flags.output));
@@ -225,8 +229,8 @@ std::string Chart(const std::string& title, const std::vector<std::pair<std::str
   }
   const auto x = [&](double ns) { return kLeft + ns / last * (kWidth - kLeft - kRight); };
   const auto y = [&](double bytes) { return kHeight - kBottom - bytes / highest * (kHeight - kTop - kBottom); };
-  std::string svg = absl::StrFormat("<svg viewBox=\"0 0 %g %g\" width=\"%g\" height=\"%g\" role=\"img\" aria-label=\"%s\">\n", kWidth, kHeight, kWidth, kHeight, title);
-  absl::StrAppendFormat(&svg, "<text x=\"%g\" y=\"18\" font-weight=\"bold\">%s</text>\n", kLeft, title);
+  std::string svg = absl::StrFormat("<svg viewBox=\"0 0 %g %g\" width=\"%g\" height=\"%g\" role=\"img\" aria-label=\"%s\">\n", kWidth, kHeight, kWidth, kHeight, HtmlText(title));
+  absl::StrAppendFormat(&svg, "<text x=\"%g\" y=\"18\" font-weight=\"bold\">%s</text>\n", kLeft, HtmlText(title));
   for (int i = 0; i <= 5; ++i) {
     const double bytes = highest * i / 5, ns = last * i / 5;
     absl::StrAppendFormat(&svg, "<path d=\"M%.1f %.1fH%.1f\" stroke=\"#ddd\"/><text x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">%.0f</text>\n", kLeft, y(bytes),
@@ -246,7 +250,7 @@ std::string Chart(const std::string& title, const std::vector<std::pair<std::str
     }
     const double legend = kTop + 16.0 * static_cast<double>(i + 1);
     absl::StrAppendFormat(&svg, "<path d=\"%s\" fill=\"none\" stroke=\"%s\" stroke-width=\"1.5\"/><path d=\"M%g %gh18\" stroke=\"%s\" stroke-width=\"3\"/><text x=\"%g\" y=\"%g\">%s</text>\n",
-                          path, colour, kWidth - kRight + 12, legend - 4, colour, kWidth - kRight + 36, legend, name);
+                          path, colour, kWidth - kRight + 12, legend - 4, colour, kWidth - kRight + 36, legend, HtmlText(name));
   }
   return svg + "</svg>\n";
 }
@@ -292,6 +296,17 @@ std::pair<int, int> SameOrder(const std::vector<Row>& rows) {
   return {same, clear};
 }
 
+// To judge anew is to replace the judgement.
+bool Replaces(const CompareFlags& flags) { return flags.force || flags.replay_only; }
+
+// Refuses what would have to be refused after the relays have run.
+absl::Status CheckFiles(const CompareFlags& flags) {
+  std::vector<std::string> made;
+  for (const char* const name : {"compare.json", "compare.md", "compare.html"}) made.push_back(absl::StrCat(flags.output, "/", name));
+  if (absl::Status free = CheckOutputs(made, Replaces(flags)); !free.ok() || flags.replay_only) return free;
+  return CheckOutputs({flags.output + "/guard.tape", flags.output + "/live.json"}, flags.force);
+}
+
 absl::Status RunReplays(const CompareFlags& flags) {
   std::uint64_t duration_ns = 0;
   const absl::StatusOr<std::vector<LiveRelay>> relays = ReadLive(flags.output + "/live.json", duration_ns);
@@ -320,7 +335,7 @@ absl::Status RunReplays(const CompareFlags& flags) {
   fleet.replay.cancelled = &Interrupted();
   fleet.replay.huge_pages = HugePageMode::kRecorded;  // the live relays run under the machine's setting
   fleet.cache_folder = absl::StrCat(DefaultCacheFolder(), "/results");
-  std::fprintf(stderr, "replaying %s events on %d allocators\n", FormatCount(trace->report.trace.events).c_str(), static_cast<int>(allocators.size()));
+  TellLine(absl::StrCat("replaying ", FormatCount(trace->report.trace.events), " events on ", allocators.size(), " allocators"));
   const absl::StatusOr<std::vector<ReplayReport>> reports = ReplayFleet({*trace}, allocators, fleet);
   if (!reports.ok()) return reports.status();
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -363,15 +378,15 @@ absl::Status RunReplays(const CompareFlags& flags) {
   }
   const nlohmann::json json = {{"schema_version", 1}, {"duration_ns", duration_ns}, {"events", trace->report.trace.events}, {"pairs_in_order", same},
                                {"pairs_that_differ", clear}, {"allocators", list}};
-  if (absl::Status status = WriteWhole(flags.output + "/compare.json", json.dump(2) + "\n"); !status.ok()) return status;
-  if (absl::Status status = WriteWhole(flags.output + "/compare.md", absl::StrCat(table.Markdown(), "\n", order, "\n")); !status.ok()) return status;
+  if (absl::Status status = WriteOutput(flags.output + "/compare.json", JsonText(json) + "\n", Replaces(flags)); !status.ok()) return status;
+  if (absl::Status status = WriteOutput(flags.output + "/compare.md", absl::StrCat(table.Markdown(), "\n", order, "\n"), Replaces(flags)); !status.ok()) return status;
   const std::string page = absl::StrCat(
       "<!doctype html><meta charset=\"utf-8\"><title>Live relays and their replay</title>\n"
       "<style>body{font:14px sans-serif;margin:2em}svg{font:12px sans-serif;display:block;margin:1em 0}</style>\n"
       "<h1>Live relays and what one recording says of them</h1>\n",
-      Chart("Live: anonymous RSS in MiB", live_courses), Chart("Replayed: heap RSS in MiB", replay_courses), "<pre>", table.Plain(0, false), "\n", order, "</pre>\n");
-  if (absl::Status status = WriteWhole(flags.output + "/compare.html", page); !status.ok()) return status;
-  std::fprintf(stderr, "charts: %s/compare.html\n", flags.output.c_str());
+      Chart("Live: anonymous RSS in MiB", live_courses), Chart("Replayed: heap RSS in MiB", replay_courses), "<pre>", HtmlLines(table.Plain(0, false)), "\n", order, "</pre>\n");
+  if (absl::Status status = WriteOutput(flags.output + "/compare.html", page, Replaces(flags)); !status.ok()) return status;
+  TellLine(absl::StrCat("charts: ", flags.output, "/compare.html"));
   return absl::OkStatus();
 }
 
@@ -389,7 +404,8 @@ void AddLabCompare(CLI::App& lab_command, int& status) {
   command->add_option("--live", flags->pairs, "Live relays per allocator: their spread says what a difference is worth")->check(CLI::Range(1, 10))->capture_default_str();
   command->add_option("--minutes", flags->minutes, "How long the relays run")->check(CLI::Range(0.1, 100000.0))->capture_default_str();
   command->add_option("--output", flags->output, "Folder for the recording, the live memory, table and charts")->capture_default_str();
-  command->add_flag("--replay-only", flags->replay_only, "Replay and judge anew what lies in --output");
+  command->add_flag("--replay-only", flags->replay_only, "Replay and judge anew what lies in --output; replaces the table and charts there");
+  AddForceOption(*command, flags->force);
   command->footer(
       "Example:\n"
       "  heaptape lab compare --relays 8000 --interval 120 -a glibc -a jemalloc -a mimalloc@2.0.9 -a mimalloc@3.0.1 --minutes 25 --output compare");
@@ -401,8 +417,8 @@ void AddLabCompare(CLI::App& lab_command, int& status) {
       status = Fail(absl::FailedPreconditionError(absl::StrCat(flags->output, ": cannot create: ", error.message(), "; choose another --output")));
       return;
     }
-    absl::Status outcome;
-    if (!flags->replay_only) {
+    absl::Status outcome = CheckFiles(*flags);
+    if (outcome.ok() && !flags->replay_only) {
       Teller teller;
       outcome = RunLive(*flags, teller);
     }

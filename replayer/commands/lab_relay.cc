@@ -15,6 +15,7 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/lab.h"
+#include "replayer/export/external_text.h"
 #include "replayer/export/format.h"
 
 namespace heaptape::commands {
@@ -80,11 +81,11 @@ void Print(const std::vector<Relay>& relays, double loaded_seconds, const std::s
       list.push_back({{"name", relay.name}, {"cpu_ns", relay.cpu_ns}, {"peak_rss_bytes", relay.memory.peak_bytes},
                       {"anonymous_bytes", relay.memory.anonymous_bytes}});
     }
-    std::cout << nlohmann::json{{"schema_version", 1}, {"loaded_seconds", loaded_seconds}, {"relays", list}}.dump(2) << "\n";
+    std::cout << JsonText(nlohmann::json{{"schema_version", 1}, {"loaded_seconds", loaded_seconds}, {"relays", list}}) << "\n";
     return;
   }
   for (const Relay& relay : relays) {
-    absl::PrintF("%-12s %8.2f s of CPU, peak RSS %s\n", relay.name, static_cast<double>(relay.cpu_ns) / 1e9,
+    absl::PrintF("%-12s %8.2f s of CPU, peak RSS %s\n", PlainText(relay.name), static_cast<double>(relay.cpu_ns) / 1e9,
                  FormatBytes(static_cast<double>(relay.memory.peak_bytes)));
   }
 }

@@ -12,7 +12,10 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
 #include "replayer/commands/interrupt.h"
+#include "replayer/commands/memory_limit.h"
+#include "replayer/commands/output.h"
 #include "traces/dump_text.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -21,9 +24,11 @@ struct Arguments {
   std::string input = "-";
   std::string output;
   bool force = false;
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 absl::Status Load(const Arguments& arguments) {
+  if (absl::Status free = CheckOutput(arguments.output, arguments.force); !free.ok()) return free;
   const bool from_stdin = arguments.input == "-";
   const std::string name = from_stdin ? "standard input" : arguments.input;
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(from_stdin ? stdin : std::fopen(arguments.input.c_str(), "r"),
@@ -44,7 +49,7 @@ absl::Status Load(const Arguments& arguments) {
     if (!created.ok()) return created.status();
     trace.emplace(*std::move(created));
     return &trace->writer();
-  });
+  }, name, arguments.memory_limit_bytes);
   if (interrupted) return absl::CancelledError("interrupted");
   if (absl::IsInvalidArgument(status)) return absl::DataLossError(absl::StrCat(name, ": ", status.message()));
   if (status.ok()) status = trace->Finish();
@@ -58,7 +63,8 @@ void AddLoadTrace(CLI::App& program, int& status) {
   CLI::App* command = program.add_subcommand("load", "Make a trace of what `heaptape dump` printed");
   command->add_option("text", arguments->input, "The text file (default: standard input)");
   command->add_option("-o,--output", arguments->output, "The trace file to write")->required();
-  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddForceOption(*command, arguments->force);
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "Examples:\n"
       "  heaptape dump guard.tape | heaptape load -o same.tape\n"

@@ -1,12 +1,16 @@
 // heaptape: records every allocation a live program makes and replays it against any allocator.
 
+#include <cstdio>
+#include <new>
 #include <string>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/convert.h"
 #include "replayer/commands/manual.h"
+#include "replayer/export/external_text.h"
 
 int main(int argc, char** argv) {
   using namespace heaptape::commands;
@@ -21,7 +25,9 @@ int main(int argc, char** argv) {
 
   program.failure_message([](const CLI::App* app, const CLI::Error& error) {
     // The -- before a program's own words is no part of what was not expected.
-    return absl::StrReplaceAll(CLI::FailureMessage::simple(app, error), {{"not expected: -- ", "not expected: "}});
+    const std::string what = absl::StrReplaceAll(error.what(), {{"not expected: -- ", "not expected: "}});
+    // The words of the command line may be names of files that somebody else made.
+    return absl::StrCat(heaptape::PlainText(what), "\nRun with ", app->get_help_ptr()->get_name(), " for more information.\n");
   });
 
   int status = kExitDone;
@@ -55,6 +61,9 @@ int main(int argc, char** argv) {
     if (program.exit(error) == 0) return kExitDone;
     // To git, 2 would be one more bad commit.
     return program.got_subcommand("check") ? kExitStopBisect : kExitUsage;
+  } catch (const std::bad_alloc&) {
+    std::fputs("heaptape: the system gave no more memory; close other programs, raise its limit (ulimit -v) or give a lower --memory-limit\n", stderr);
+    return program.got_subcommand("check") ? kExitStopBisect : kExitFailed;
   }
   return status;
 }

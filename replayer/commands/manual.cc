@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/output.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -296,10 +297,10 @@ std::string FishCompletion(const CLI::App& program) {
   return out.str();
 }
 
-absl::Status WriteManPages(const CLI::App& program, const std::string& folder) {
-  absl::Status status = WriteWhole(folder + "/" + PageName(program, nullptr) + ".1", ManPage(program));
+absl::Status WriteManPages(const CLI::App& program, const std::string& folder, bool force) {
+  absl::Status status = WriteOutput(folder + "/" + PageName(program, nullptr) + ".1", ManPage(program), force);
   for (const CLI::App* command : ShownCommands(program)) {
-    if (status.ok()) status = WriteWhole(folder + "/" + PageName(program, command) + ".1", ManPage(program, *command));
+    if (status.ok()) status = WriteOutput(folder + "/" + PageName(program, command) + ".1", ManPage(program, *command), force);
   }
   return status;
 }
@@ -313,10 +314,12 @@ void AddManual(CLI::App& program, int& status) {
       ->required()
       ->check(CLI::IsMember({"man", "bash", "zsh", "fish"}));
   command->add_option("folder", *folder, "Where the man pages are written to")->check(CLI::ExistingDirectory);
-  command->callback([&program, &status, kind, folder] {
+  auto force = std::make_shared<bool>(false);
+  AddForceOption(*command, *force);
+  command->callback([&program, &status, kind, folder, force] {
     absl::Status done;
     if (*kind == "man") {
-      done = folder->empty() ? Print(ManPage(program)) : WriteManPages(program, *folder);
+      done = folder->empty() ? Print(ManPage(program)) : WriteManPages(program, *folder, *force);
     } else {
       done = Print(*kind == "bash" ? BashCompletion(program) : *kind == "zsh" ? ZshCompletion(program) : FishCompletion(program));
     }

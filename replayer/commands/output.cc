@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,16 +14,9 @@
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/progress.h"
 #include "replayer/export/json.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
-namespace {
-
-absl::Status CannotWrite(const std::string& path, const std::string& why) {
-  return absl::FailedPreconditionError(absl::StrCat(path, ": cannot be written (", why, "); choose another place"));
-}
-
-}  // namespace
-
 TerminalOptions TerminalForStdout() {
   const char* no_colour = std::getenv("NO_COLOR");
   const std::size_t width = TerminalWidth(STDOUT_FILENO);
@@ -44,25 +36,16 @@ void AddViewOptions(CLI::App& command, ViewOptions& view) {
       ->type_name("steady|peak|end|growth|overhead|faults|syscalls|time|name|verdict");
 }
 
-absl::Status CheckWritable(const std::string& path) {
-  if (path.empty()) return absl::OkStatus();
-  if (std::filesystem::is_directory(path)) return CannotWrite(path, "it is a folder");
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  if (access(folder.empty() ? "." : folder.c_str(), W_OK) != 0) return CannotWrite(path, strerror(errno));
-  return absl::OkStatus();
+void AddForceOption(CLI::App& command, bool& force) {
+  command.add_flag("--force", force, "Replace output files that exist; only regular files ever are");
 }
 
-absl::Status WriteWhole(const std::string& path, const std::string& text) {
-  // A pipe or a device cannot be renamed over.
-  const bool is_file = !std::filesystem::exists(path) || std::filesystem::is_regular_file(path);
-  const std::string part = is_file ? absl::StrCat(path, ".part") : path;
-  std::ofstream file(part, std::ios::binary);
-  const bool written = file && file.write(text.data(), static_cast<std::streamsize>(text.size())) && file.flush();
-  const int reason = errno;
-  file.close();
-  if (written && (!is_file || std::rename(part.c_str(), path.c_str()) == 0)) return absl::OkStatus();
-  if (is_file) std::remove(part.c_str());
-  return CannotWrite(path, strerror(reason));
+absl::Status CheckOutputs(const std::vector<std::string>& paths, bool force) {
+  for (const std::string& path : paths) {
+    if (path.empty() || IsOpenDescriptor(path)) continue;
+    if (absl::Status free = CheckOutput(path, force); !free.ok()) return free;
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> ReadWhole(const std::string& path) {

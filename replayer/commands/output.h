@@ -41,11 +41,12 @@ std::vector<std::string> OwnCommand();
 // --baseline and --sort.
 void AddViewOptions(CLI::App& command, ViewOptions& view);
 
-// FailedPrecondition if `path` (nothing is asked where it is empty) could not be written. Leaves no file.
-absl::Status CheckWritable(const std::string& path);
+// --force, in the same words everywhere. Without it no command replaces a file (traces/output_file.h).
+void AddForceOption(CLI::App& command, bool& force);
 
-// The file appears under its name only when it is complete.
-absl::Status WriteWhole(const std::string& path, const std::string& text);
+// Refuses, before any work is done, what WriteOutput() of traces/output_file.h would refuse in the end. Empty names ask
+// nothing. Leaves no file.
+absl::Status CheckOutputs(const std::vector<std::string>& paths, bool force);
 
 absl::StatusOr<std::string> ReadWhole(const std::string& path);
 

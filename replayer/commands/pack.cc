@@ -8,6 +8,10 @@
 #include "absl/strings/str_format.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
+#include "replayer/commands/memory_limit.h"
+#include "replayer/commands/output.h"
+#include "replayer/commands/talk.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -16,16 +20,18 @@ struct Arguments {
   std::string input, output;
   int level = 19;
   bool force = false;
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 absl::Status Pack(const Arguments& arguments) {
-  auto reader = TraceReader::Open(arguments.input);
+  if (absl::Status free = CheckOutput(arguments.output, arguments.force); !free.ok()) return free;
+  auto reader = TraceReader::Open(arguments.input, LimitTo(arguments.memory_limit_bytes, kTranscribeBytes));
   if (!reader.ok()) return reader.status();
   TraceWriterOptions options = PackedOptions(arguments.level);
   options.expected_events = (*reader)->summary().event_count;
   const absl::Status copied = CopyTrace(**reader, arguments.output, arguments.force, (*reader)->info(), options, {});
   if (!copied.ok()) return copied;
-  auto packed = TraceReader::Open(arguments.output);
+  auto packed = TraceReader::Open(arguments.output, LimitTo(arguments.memory_limit_bytes));
   if (!packed.ok()) return packed.status();
   const TraceSummary& before = (*reader)->summary();
   const TraceSummary& after = (*packed)->summary();
@@ -35,7 +41,7 @@ absl::Status Pack(const Arguments& arguments) {
   const auto per_event = [](const TraceSummary& summary) {
     return static_cast<double>(summary.file_bytes) / static_cast<double>(std::max<std::uint64_t>(summary.event_count, 1));
   };
-  std::fprintf(stderr, "%s: %.3f bytes an event, was %.3f\n", arguments.output.c_str(), per_event(after), per_event(before));
+  TellLine(absl::StrFormat("%s: %.3f bytes an event, was %.3f", arguments.output, per_event(after), per_event(before)));
   return absl::OkStatus();
 }
 
@@ -47,7 +53,8 @@ void AddPack(CLI::App& program, int& status) {
   command->add_option("trace", arguments->input, "The trace file")->required();
   command->add_option("-o,--output", arguments->output, "The file to write")->required();
   command->add_option("--level", arguments->level, "Level of zstd")->check(CLI::Range(1, 22))->capture_default_str();
-  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddForceOption(*command, arguments->force);
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "The digest stays the same: `heaptape inspect` shows it.\n"
       "Examples:\n"

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "replayer/export/external_text.h"
 #include "replayer/export/format.h"
 
 namespace heaptape::commands {
@@ -17,6 +18,11 @@ using Clock = std::chrono::steady_clock;
 constexpr std::chrono::milliseconds kFirstDraw(500);
 constexpr std::chrono::milliseconds kRedraw(100);
 constexpr std::size_t kBarWidth = 24;
+
+// Cutting there would cut a character of UTF-8.
+bool IsWithinCharacter(const std::string& text, std::size_t place) {
+  return place < text.size() && (static_cast<unsigned char>(text[place]) & 0xc0) == 0x80;
+}
 
 double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
@@ -49,10 +55,15 @@ std::string ProgressLine(const std::string& what, std::uint64_t done, std::uint6
   // The name gives way first: its end tells more than its beginning.
   if (line.size() + 2 + right.size() > width) {
     const std::size_t room = width > right.size() + 5 ? width - right.size() - 5 : 0;
-    line = room > 0 ? "..." + line.substr(line.size() - std::min(room, line.size())) : "";
+    std::size_t start = line.size() - std::min(room, line.size());
+    while (IsWithinCharacter(line, start)) ++start;
+    line = room > 0 ? "..." + line.substr(start) : "";
   }
   if (!line.empty()) line += "  ";
-  return (line + right).substr(0, width);
+  line += right;
+  std::size_t end = std::min(width, line.size());
+  while (IsWithinCharacter(line, end)) --end;
+  return line.substr(0, end);
 }
 
 ProgressBoard::ProgressBoard(std::FILE* out)
@@ -65,7 +76,7 @@ ProgressBoard::~ProgressBoard() {
 
 int ProgressBoard::Add(const std::string& what, std::uint64_t total, const std::string& unit) {
   const std::lock_guard lock(mutex_);
-  bars_[next_] = {what, unit, 0, total, Clock::now()};
+  bars_[next_] = {PlainText(what), unit, 0, total, Clock::now()};
   Draw(false);
   return next_++;
 }
@@ -88,7 +99,7 @@ void ProgressBoard::Say(const std::string& line) {
   const std::lock_guard lock(mutex_);
   if (!terminal_) return;
   Erase();
-  std::fprintf(out_, "%s\n", line.c_str());
+  std::fprintf(out_, "%s\n", PlainText(line).c_str());
   Draw(true);
 }
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
@@ -16,6 +15,9 @@
 #include "recorder/launch.h"
 #include "recorder/service.h"
 #include "replayer/commands/commands.h"
+#include "replayer/export/external_text.h"
+#include "replayer/export/format.h"
+#include "traces/trace_info.h"
 
 namespace heaptape::commands {
 namespace {
@@ -40,14 +42,10 @@ std::string Count(std::uint64_t number) {
   return absl::StrCat(Count(number / 1000), absl::StrFormat(",%03d", number % 1000));
 }
 
-bool WrittenSince(std::filesystem::file_time_type start, const std::string& path) {
-  std::error_code no_file;
-  const auto written = std::filesystem::last_write_time(path, no_file);
-  return !no_file && written >= start;
-}
-
 // One line where somebody looks, and whatever somebody must know.
-void Tell(const LaunchResult& result, bool verbose) {
+void Tell(LaunchResult result, const RecordArguments& arguments) {
+  const bool verbose = arguments.verbose;
+  for (std::string* text : {&result.output, &result.ended_early, &result.error}) *text = PlainText(*text);
   auto figure = [&result](const char* name) {
     const auto found = result.figures.find(name);
     return found == result.figures.end() ? std::uint64_t{0} : found->second;
@@ -81,9 +79,33 @@ void Tell(const LaunchResult& result, bool verbose) {
                  "allocators may come out too high or too low. Record on a machine with more idle CPU.\n",
                  result.output.c_str(), Count(skipped).c_str(), Count(skipped + figure("big_waits")).c_str());
   }
-  if (figure("executed")) {
+  if (const std::uint64_t left_out = figure("children_left_out")) {
+    std::fprintf(stderr, "heaptape: %s: %s forked children were left out, because too many were being recorded already. Record the programs "
+                 "that fork them one by one.\n", result.output.c_str(), Count(left_out).c_str());
+  }
+  const UnmatchedFrees unmatched = {.unknown = figure("unknown_frees"), .missed = figure("missed_frees")};
+  if (unmatched.HideHeap(figure("events"))) {
+    std::fprintf(stderr, "heaptape: %s: %s\n", result.output.c_str(), MissingHeapSentence(unmatched).c_str());
+  }
+  if (figure("executed") && !arguments.recorder.children) {
     std::fprintf(stderr, "heaptape: %s: the program replaced itself by another, which was not recorded. Record that one, or "
                  "give --children.\n", result.output.c_str());
+  }
+}
+
+// What became of a recording whose writer has not reported.
+void TellWhyNot(const LaunchResult& result, const std::string& program) {
+  if (!result.unfinished.empty()) {
+    std::fprintf(stderr, "heaptape: %s: the recording's writer ended before it had finished: it was killed. What it had written "
+                 "until then can be used; heaptape verify says how far it goes.\n", PlainText(result.unfinished).c_str());
+  } else if (!result.finished.empty()) {
+    std::fprintf(stderr, "heaptape: %s: is finished, but its writer could not report what it holds. See heaptape inspect.\n",
+                 PlainText(result.finished).c_str());
+  } else if (!result.error.empty()) {
+    std::fprintf(stderr, "heaptape: %s: nothing was recorded: %s\n", program.c_str(), result.error.c_str());
+  } else {
+    std::fprintf(stderr, "heaptape: %s: nothing was recorded. If a line \"heaptape: not recording\" is above, it says why; else the "
+                 "program replaced its environment or ended at once: give --children where it starts another.\n", program.c_str());
   }
 }
 
@@ -104,11 +126,11 @@ int RunService(const RecordArguments& arguments) {
   if (!plan.ok()) return Fail(plan.status());
   if (arguments.remove) {
     if (absl::Status status = RemoveService(*plan); !status.ok()) return Fail(status);
-    std::fprintf(stderr, "heaptape: removed %s. Now run:\n", plan->drop_in_path.c_str());
+    std::fprintf(stderr, "heaptape: removed %s. Now run:\n", PlainText(plan->drop_in_path).c_str());
   } else {
-    std::printf("# %s\n%s", plan->drop_in_path.c_str(), plan->drop_in.c_str());
-    if (!plan->warning.empty()) std::fprintf(stderr, "heaptape: %s\n", plan->warning.c_str());
-    if (!plan->apparmor_path.empty()) std::printf("\n# %s, added:\n%s", plan->apparmor_path.c_str(), plan->apparmor_rules.c_str());
+    std::printf("# %s\n%s", PlainText(plan->drop_in_path).c_str(), PlainLines(plan->drop_in).c_str());
+    if (!plan->warning.empty()) std::fprintf(stderr, "heaptape: %s\n", PlainText(plan->warning).c_str());
+    if (!plan->apparmor_path.empty()) std::printf("\n# %s, added:\n%s", PlainText(plan->apparmor_path).c_str(), PlainLines(plan->apparmor_rules).c_str());
     if (!arguments.install) {
       std::fputs("heaptape: nothing was written. Add --install to write this.\n", stderr);
       return kExitDone;
@@ -116,7 +138,7 @@ int RunService(const RecordArguments& arguments) {
     if (absl::Status status = InstallService(*plan); !status.ok()) return Fail(status);
     std::fputs("heaptape: written. Now run:\n", stderr);
   }
-  for (const std::string& command : plan->next_commands) std::fprintf(stderr, "  %s\n", command.c_str());
+  for (const std::string& command : plan->next_commands) std::fprintf(stderr, "  %s\n", PlainText(command).c_str());
   return kExitDone;
 }
 
@@ -138,20 +160,14 @@ int Run(const RecordArguments& arguments) {
   if (options.recorder.privacy_level >= 2) {
     options.recorder.time_resolution_ns = std::max<std::uint64_t>(options.recorder.time_resolution_ns, 1'000'000'000);
   }
-  const auto start = std::filesystem::file_time_type::clock::now();
   const absl::StatusOr<LaunchResult> result = RunRecorded(arguments.command, options);
   if (!result.ok()) return Fail(result.status());
-  const std::string left = result->output + ".part";
   if (result->recorded) {
-    Tell(*result, arguments.verbose);
-  } else if (WrittenSince(start, left)) {
-    std::fprintf(stderr, "heaptape: %s: the recording's writer ended before it had finished: it was killed. What it had written "
-                 "until then can be used; heaptape verify says how far it goes.\n", left.c_str());
+    Tell(*result, arguments);
   } else {
-    std::fprintf(stderr, "heaptape: %s: nothing was recorded.\n", arguments.command[0].c_str());
+    TellWhyNot(*result, arguments.command[0]);
   }
-  const bool failed = !result->recorded || !result->error.empty();
-  return result->exit_status == 0 && failed ? kExitFailed : result->exit_status;
+  return result->exit_status;
 }
 
 }  // namespace
@@ -171,6 +187,7 @@ void AddRecord(CLI::App& program, int& status) {
   const auto size = [] { return CLI::AsSizeValue(false); };
 
   command->add_option("-o,--output", arguments->output, "File to write (default: the program's name with .tape)");
+  command->add_flag("--force", recorder.replace, "Replace the output if it exists");
   command->add_option("--time-resolution", recorder.time_resolution_ns,
                       "Keep times in steps of this, e.g. 10ms (the default) or 1s; see recorder/PRIVACY.md")
       ->transform(duration());
@@ -206,7 +223,8 @@ void AddRecord(CLI::App& program, int& status) {
   command->add_flag("-v,--verbose", arguments->verbose, "Say what was recorded, with all figures");
   command->add_option("command", arguments->command, "The program and its arguments, after --");
   command->footer(
-      "The program's own status is returned, 128 + N if signal N ended it; 1 if nothing could be recorded.\n"
+      "The program's own status is returned, 128 + N if signal N ended it, whatever became of the recording: what went wrong\n"
+      "is said on stderr. 1 if the program was not started, 126 if the system refused to start it.\n"
       "Examples:\n"
       "  heaptape record -o guard.tape -- tor -f torrc\n"
       "  heaptape record --segment-time 1d --total-size 2GB -o relay.tape -- tor -f torrc\n"

@@ -16,8 +16,11 @@
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/output.h"
 #include "replayer/commands/progress.h"
+#include "replayer/commands/talk.h"
+#include "replayer/export/external_text.h"
 #include "replayer/export/format.h"
 #include "replayer/fleet.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -68,7 +71,7 @@ std::string ReductionJson(const ReduceArguments& arguments, Metric metric, const
     if (!step.pair.failure.empty()) entry["failure"] = step.pair.failure;
     json["steps"].push_back(entry);
   }
-  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  return JsonText(json) + "\n";
 }
 
 int RunReduce(ReduceArguments arguments) {
@@ -86,8 +89,8 @@ int RunReduce(ReduceArguments arguments) {
   if (!bad.ok()) return Fail(bad.status());
   const absl::StatusOr<ResolvedAllocator> good = ResolveOne(arguments.good);
   if (!good.ok()) return Fail(good.status());
-  if (absl::Status writable = CheckWritable(arguments.output); !writable.ok()) return Fail(writable);
-  const absl::StatusOr<FleetTrace> trace = DescribeTrace(arguments.judge.trace);
+  if (absl::Status free = CheckOutput(arguments.output, arguments.reduce.replace); !free.ok()) return Fail(free);
+  const absl::StatusOr<FleetTrace> trace = DescribeTrace(arguments.judge.trace, arguments.judge.replay);
   if (!trace.ok()) return Fail(trace.status());
   absl::StatusOr<WorkFolder> folder = WorkFolder::Make();
   if (!folder.ok()) return Fail(folder.status());
@@ -126,30 +129,30 @@ int RunReduce(ReduceArguments arguments) {
   };
   arguments.reduce.work_directory = folder->path();
   arguments.reduce.cancelled = &cancelled;
+  arguments.reduce.memory_limit_bytes = LimitsForReplay(arguments.judge.replay).memory_limit_bytes;
   arguments.reduce.stepped = [&](const ReduceStep& step, std::uint64_t done) {
-    std::fprintf(stderr, "%s %s: %s; %s\n", step.kept ? "kept   " : "undone ", step.what.c_str(), Figures(*metric, step.pair).c_str(),
-                 TraceText(step.trace).c_str());
+    TellLine(absl::StrCat(step.kept ? "kept    " : "undone  ", step.what, ": ", Figures(*metric, step.pair), "; ", TraceText(step.trace)));
     board.Update(bar, done);
   };
   const absl::StatusOr<Reduction> reduction = ReduceTrace(arguments.judge.trace, arguments.output, measure, arguments.reduce);
   board.Remove(bar);
   if (!reduction.ok()) {
     if (reduction.status().code() != absl::StatusCode::kCancelled) return Fail(reduction.status());
-    std::fprintf(stderr, "heaptape: interrupted\n");
+    Tell("interrupted");
     return kExitFailed;
   }
   if (reduction->original.events_read < trace->report.trace.events) {
-    std::fprintf(stderr, "heaptape: %s: is damaged; reduced from its first %s of %s events\n", arguments.judge.trace.c_str(),
-                 std::to_string(reduction->original.events_read).c_str(), std::to_string(trace->report.trace.events).c_str());
+    Tell(absl::StrCat(arguments.judge.trace, ": is damaged; reduced from its first ", reduction->original.events_read, " of ",
+                      trace->report.trace.events, " events"));
   }
   const std::string text =
       arguments.format == "json"
           ? ReductionJson(arguments, *metric, *reduction)
-          : absl::StrCat(arguments.judge.trace, ": ", TraceText(reduction->original), "; ", Figures(*metric, reduction->before), "\n", arguments.output,
-                         ": ", TraceText(reduction->reduced), "; ", Figures(*metric, reduction->after), "\n");
+          : absl::StrCat(PlainText(arguments.judge.trace), ": ", TraceText(reduction->original), "; ", Figures(*metric, reduction->before), "\n",
+                         PlainText(arguments.output), ": ", TraceText(reduction->reduced), "; ", Figures(*metric, reduction->after), "\n");
   if (absl::Status printed = Print(text); !printed.ok()) return Fail(printed);
   if (reduction->interrupted) {
-    std::fprintf(stderr, "heaptape: interrupted; %s is the smallest until then\n", arguments.output.c_str());
+    Tell(absl::StrCat("interrupted; ", arguments.output, " is the smallest until then"));
     return kExitFailed;
   }
   return kExitDone;
@@ -165,6 +168,7 @@ void AddReduce(CLI::App& program, int& status) {
       ->required()->type_name("NAME");
   command->add_option("--good", arguments->good, "The one that needs less")->required()->type_name("NAME");
   command->add_option("-o,--output", arguments->output, "The small recording")->required()->type_name("FILE");
+  AddForceOption(*command, arguments->reduce.replace);
   command->add_option("--keep-ratio", arguments->reduce.keep_ratio, "How much of the excess (bad / good - 1; growth: bad - good) must stay")
       ->check(CLI::Range(0.01, 1.0).description(""))->type_name("SHARE")->capture_default_str();
   command->add_option("--min-difference", arguments->min_difference, "How much the two must differ by at the least (default: 1MiB; growth: 1MB/day)")

@@ -27,6 +27,7 @@
 #include "replayer/fleet.h"
 #include "replayer/report/html_report.h"
 #include "replayer/result_cache.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -52,6 +53,7 @@ struct ReplayArguments {
   std::string cache_folder = absl::StrCat(DefaultCacheFolder(), "/results");
   std::string report;
   bool no_cache = false;
+  bool force = false;
   bool why = false;
 };
 
@@ -117,10 +119,10 @@ class BarObserver : public FleetObserver {
   std::uint64_t all_done_ = 0;
 };
 
-absl::StatusOr<std::vector<ResolvedAllocator>> AllAllocators(const std::vector<std::string>& specifications) {
+absl::StatusOr<std::vector<ResolvedAllocator>> AllAllocators(const std::vector<std::string>& specifications, const ReplayOptions& replay) {
   std::vector<ResolvedAllocator> allocators;
   for (const std::string& specification : specifications) {
-    absl::StatusOr<std::vector<ResolvedAllocator>> resolved = ResolveAllocators(specification);
+    absl::StatusOr<std::vector<ResolvedAllocator>> resolved = ResolveAllocators(specification, {.probe_seconds = replay.hang_timeout_seconds, .cancelled = replay.cancelled});
     if (!resolved.ok()) return resolved.status();
     std::move(resolved->begin(), resolved->end(), std::back_inserter(allocators));
   }
@@ -163,21 +165,19 @@ int RunReplay(ReplayArguments arguments) {
   if (arguments.why) fleet.heap_maps = kHeapMaps;
   if (!arguments.no_cache) fleet.cache_folder = arguments.cache_folder;
 
-  absl::StatusOr<std::vector<ResolvedAllocator>> allocators = AllAllocators(arguments.allocators);
+  absl::StatusOr<std::vector<ResolvedAllocator>> allocators = AllAllocators(arguments.allocators, fleet.replay);
   if (allocators.ok()) allocators = ExpandTunables(*allocators, arguments.tunables);
   if (!allocators.ok()) return Fail(allocators.status());
   std::vector<FleetTrace> traces;
   for (const std::string& path : arguments.traces) {
-    absl::StatusOr<FleetTrace> trace = DescribeTrace(path);
+    absl::StatusOr<FleetTrace> trace = DescribeTrace(path, fleet.replay);
     if (!trace.ok()) return Fail(trace.status());
     trace->report.command = OwnCommand();
     traces.push_back(*std::move(trace));
   }
   // Refused now rather than after an hour of replays.
   if (absl::Status known = CheckBaseline(arguments.view.baseline, *allocators); !known.ok()) return Fail(known);
-  for (const std::string& path : {arguments.output, arguments.report}) {
-    if (absl::Status writable = CheckWritable(path); !writable.ok()) return Fail(writable);
-  }
+  if (absl::Status free = CheckOutputs({arguments.output, arguments.report}, arguments.force); !free.ok()) return Fail(free);
 
   absl::StatusOr<std::vector<ReplayReport>> reports;
   {
@@ -187,20 +187,19 @@ int RunReplay(ReplayArguments arguments) {
   }
   if (!reports.ok()) {
     if (reports.status().code() != absl::StatusCode::kCancelled) return Fail(reports.status());
-    std::fprintf(stderr, "heaptape: interrupted%s\n",
-                 fleet.cache_folder.empty() ? "" : "; what was done is kept, and the same command goes on from there");
+    Tell(absl::StrCat("interrupted", fleet.cache_folder.empty() ? "" : "; what was done is kept, and the same command goes on from there"));
     return kExitFailed;
   }
 
   if (!arguments.output.empty()) {
     const absl::StatusOr<std::string> json = ToJson(*reports, arguments.view);
     if (!json.ok()) return Fail(json.status());
-    if (absl::Status written = WriteWhole(arguments.output, *json); !written.ok()) return Fail(written);
+    if (absl::Status written = WriteOutput(arguments.output, *json, arguments.force); !written.ok()) return Fail(written);
   }
   if (!arguments.report.empty()) {
     const absl::StatusOr<std::string> html = ToHtml(*reports, arguments.view);
     if (!html.ok()) return Fail(html.status());
-    if (absl::Status written = WriteWhole(arguments.report, *html); !written.ok()) return Fail(written);
+    if (absl::Status written = WriteOutput(arguments.report, *html, arguments.force); !written.ok()) return Fail(written);
   }
   const absl::StatusOr<std::string> text = Formatted(*reports, arguments);
   if (!text.ok()) return Fail(text.status());
@@ -211,7 +210,7 @@ int RunReplay(ReplayArguments arguments) {
       if (!run.error) return kExitDone;
     }
   }
-  std::fprintf(stderr, "heaptape: every replay failed; see above why each did\n");
+  Tell("every replay failed; see above why each did");
   return kExitFailed;
 }
 
@@ -244,6 +243,7 @@ void AddReplay(CLI::App& program, int& status) {
   command->add_option("--report", arguments->report, "Write the HTML report")->type_name("FILE");
   command->add_option("-o,--output", arguments->output, "Write all results as JSON, for heaptape report and compare")
       ->type_name("FILE");
+  AddForceOption(*command, arguments->force);
   AddViewOptions(*command, arguments->view);
   command->add_option("--seeds", fleet.seeds, "Replays per allocator, each with other addresses and random keys: gives a band")
       ->check(CLI::Range(1u, 1000u).description(""))->type_name("N")->capture_default_str();
@@ -271,9 +271,9 @@ void AddReplay(CLI::App& program, int& status) {
   command->add_flag("--count-own-memory", replay.count_own_memory, "Let the replay's own memory count in the figures; else it is kept out");
   command->add_option("--cpus", replay.cpu_count, "CPUs the allocator is told of (default: as recorded)")
       ->check(CLI::Range(1u, 4096u).description(""))->type_name("N");
-  command->add_option("--memory-limit", replay.memory_limit_bytes, "End a replay that takes more, e.g. 8GiB")
+  command->add_option("--memory-limit", replay.memory_limit_bytes, "End a replay whose heap takes more, e.g. 8GiB (default: its share of three quarters of the memory available)")
       ->transform(CLI::AsSizeValue(false).description(""))->type_name("SIZE");
-  command->add_option("--hang-timeout", replay.hang_timeout_seconds, "End a replay that makes no progress for so long")
+  command->add_option("--hang-timeout", replay.hang_timeout_seconds, "End a replay that makes no progress for so long; a library that does not answer is given up after it too")
       ->check(CLI::PositiveNumber.description(""))->type_name("SECONDS")->capture_default_str();
   command->add_option("--samples", replay.sample_count, "Points of the memory series")
       ->check(CLI::Range(10u, 1'000'000u).description(""))->type_name("N")->capture_default_str();

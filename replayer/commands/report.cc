@@ -9,8 +9,10 @@
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/output.h"
+#include "replayer/commands/talk.h"
 #include "replayer/export/json.h"
 #include "replayer/report/html_report.h"
+#include "traces/output_file.h"
 
 namespace heaptape::commands {
 namespace {
@@ -18,20 +20,19 @@ namespace {
 struct ReportArguments {
   std::vector<std::string> results;
   std::string output = "report.html";
+  bool force = false;
   ViewOptions view;
 };
 
 int RunReport(const ReportArguments& arguments) {
+  const std::string output = arguments.output == "-" ? "/dev/stdout" : arguments.output;
+  if (absl::Status free = CheckOutputs({output}, arguments.force); !free.ok()) return Fail(free);
   absl::StatusOr<std::vector<ReplayReport>> reports = ReadResults(arguments.results);
   if (!reports.ok()) return Fail(reports.status());
   const absl::StatusOr<std::string> html = ToHtml(*reports, arguments.view);
   if (!html.ok()) return Fail(html.status());
-  if (arguments.output == "-") {
-    const absl::Status printed = Print(*html);
-    return printed.ok() ? kExitDone : Fail(printed);
-  }
-  if (absl::Status written = WriteWhole(arguments.output, *html); !written.ok()) return Fail(written);
-  std::fprintf(stderr, "heaptape: wrote %s\n", arguments.output.c_str());
+  if (absl::Status written = WriteOutput(output, *html, arguments.force); !written.ok()) return Fail(written);
+  if (!IsOpenDescriptor(output)) Tell(absl::StrCat("wrote ", output));
   return kExitDone;
 }
 
@@ -44,6 +45,7 @@ void AddReport(CLI::App& program, int& status) {
       ->required()->type_name("RESULTS");
   command->add_option("-o,--output", arguments->output, "The HTML file; - for the standard output")
       ->type_name("FILE")->capture_default_str();
+  AddForceOption(*command, arguments->force);
   AddViewOptions(*command, arguments->view);
   command->footer(
       "Examples:\n"

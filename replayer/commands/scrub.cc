@@ -9,6 +9,10 @@
 #include "absl/strings/str_cat.h"
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
+#include "replayer/commands/memory_limit.h"
+#include "replayer/commands/output.h"
+#include "traces/memory_limit.h"
+#include "traces/output_file.h"
 #include "traces/statistics.h"
 
 namespace heaptape::commands {
@@ -20,6 +24,7 @@ struct Arguments {
   std::uint64_t rare = 16;
   int level = 2;
   bool force = false;
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 // Up to the next of eight steps between two powers of two, as allocators' size classes go.
@@ -30,8 +35,10 @@ std::uint64_t RoundUp(std::uint64_t size) {
   return (size + step - 1) & ~(step - 1);
 }
 
-// How often each size is asked for, counted no further than asked.
-absl::StatusOr<std::map<std::uint64_t, std::uint64_t>> CountSizes(TraceReader& reader) {
+// How often each size is asked for. A trace can have as many sizes as it has events.
+absl::StatusOr<std::map<std::uint64_t, std::uint64_t>> CountSizes(TraceReader& reader, const Arguments& arguments) {
+  constexpr std::uint64_t kBytesPerSize = 64;
+  const std::uint64_t limit = arguments.memory_limit_bytes != 0 ? arguments.memory_limit_bytes : DefaultMemoryLimit();
   std::map<std::uint64_t, std::uint64_t> counts;
   while (true) {
     auto block = reader.Next();
@@ -39,11 +46,14 @@ absl::StatusOr<std::map<std::uint64_t, std::uint64_t>> CountSizes(TraceReader& r
     if (block->events.empty()) return counts;
     for (const Event& event : block->events)
       if (IsCall(event.op) && event.op != Op::kFree) ++counts[event.size];
+    if (counts.size() * kBytesPerSize > limit)
+      return OverMemoryLimit(arguments.input, static_cast<double>(counts.size() * kBytesPerSize), absl::StrCat("its ", counts.size(), " sizes"), limit);
   }
 }
 
 absl::Status Scrub(const Arguments& arguments) {
-  auto reader = TraceReader::Open(arguments.input);
+  if (absl::Status free = CheckOutput(arguments.output, arguments.force); !free.ok()) return free;
+  auto reader = TraceReader::Open(arguments.input, LimitTo(arguments.memory_limit_bytes, kTranscribeBytes));
   if (!reader.ok()) return reader.status();
   TraceInfo info = (*reader)->info();
   info.time_resolution_ns = std::max(info.time_resolution_ns, arguments.resolution_ns);
@@ -51,7 +61,7 @@ absl::Status Scrub(const Arguments& arguments) {
   info.start_unix_seconds = arguments.level >= 2 ? 0 : info.start_unix_seconds / 3600 * 3600;
   info.segment_start_ns -= info.segment_start_ns % std::max<std::uint64_t>(info.time_resolution_ns, 1);
   if (arguments.level >= 2) info.program.clear();
-  auto counts = CountSizes(**reader);
+  auto counts = CountSizes(**reader, arguments);
   if (!counts.ok()) return counts.status();
   TranscribeOptions options;
   options.keep_stacks = arguments.level < 2;
@@ -79,7 +89,8 @@ void AddScrub(CLI::App& program, int& status) {
                       "1: start time to the hour; 2: no start time, no program name, no call stacks")
       ->check(CLI::Range(1, 2))
       ->capture_default_str();
-  command->add_flag("--force", arguments->force, "Replace the output if it exists");
+  AddForceOption(*command, arguments->force);
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "Examples:\n"
       "  heaptape scrub guard.tape -o public.tape\n"

@@ -9,6 +9,7 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/history_options.h"
 #include "replayer/commands/interrupt.h"
+#include "replayer/commands/talk.h"
 
 namespace heaptape::commands {
 namespace {
@@ -79,7 +80,7 @@ int RunSweep(const SweepArguments& arguments) {
   for (const Measurement& measurement : report.sweep) {
     if (measurement.measured()) return kExitDone;
   }
-  std::fprintf(stderr, "heaptape: no commit could be measured; see above why each was skipped\n");
+  Tell("no commit could be measured; see above why each was skipped");
   return kExitFailed;
 }
 

@@ -9,10 +9,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "replayer/commands/commands.h"
+#include "replayer/commands/copy_trace.h"
+#include "replayer/commands/memory_limit.h"
 #include "replayer/commands/interrupt.h"
 #include "replayer/commands/output.h"
 #include "replayer/commands/progress.h"
+#include "replayer/commands/talk.h"
 #include "replayer/export/format.h"
+#include "traces/output_file.h"
 #include "traces/synth.h"
 #include "traces/synth_profile.h"
 
@@ -31,6 +35,8 @@ struct SynthArguments {
   std::uint64_t seed = 0, time_resolution_ms = 1;
   std::size_t fit_phases = 8;
   int level = 1;
+  std::uint64_t memory_limit_bytes = 0;
+  bool force = false;
 };
 
 absl::StatusOr<std::vector<WeightedCall>> ParseCalls(const std::string& text) {
@@ -139,7 +145,7 @@ absl::StatusOr<SynthProfile> MakeProfile(const SynthArguments& arguments) {
     return ProfileFromJson(*text, arguments.from_profile);
   }
   if (!arguments.like.empty()) {
-    const auto reader = TraceReader::Open(arguments.like);
+    const auto reader = TraceReader::Open(arguments.like, LimitTo(arguments.memory_limit_bytes, kFitBytes));
     if (!reader.ok()) return reader.status();
     return FitProfile(**reader, arguments.fit_phases);
   }
@@ -172,25 +178,21 @@ absl::Status Write(const SynthProfile& profile, const SynthArguments& arguments)
   for (const SynthPhase& phase : profile.phases) threads = std::max(threads, phase.threads.size());
   TraceInfo info{.program = "synth", .heaptape_version = HEAPTAPE_VERSION, .time_resolution_ns = options.time_resolution_ns,
                  .cpu_count = static_cast<std::uint32_t>(std::min<std::size_t>(threads, kMostCpus))};
-  const auto writer = TraceWriter::Create(arguments.output, info, {.compression_level = arguments.level});
-  if (!writer.ok()) return writer.status();
+  auto trace = NewTrace::Create(arguments.output, arguments.force, info, {.compression_level = arguments.level});
+  if (!trace.ok()) return trace.status();
   absl::Status status;
   {
     ProgressBoard board;
     const int bar = board.Add(arguments.output, options.call_count, "events");
     options.progress = [&](std::uint64_t done) { board.Update(bar, done); };
     options.cancelled = &StopOnInterrupt();
-    status = WriteSynthetic(profile, options, **writer);
+    status = WriteSynthetic(profile, options, trace->writer());
   }
-  if (status.ok()) status = (*writer)->Finish();
-  if (!status.ok()) {
-    std::remove((arguments.output + ".part").c_str());
-    return status;
-  }
-  std::fprintf(stderr, "%s: %s events, %s objects, %s alive at the end with %s\n", arguments.output.c_str(),
-               FormatCount((*writer)->event_count()).c_str(), FormatCount((*writer)->object_count()).c_str(),
-               FormatCount((*writer)->live_objects()).c_str(),
-               FormatBytes(static_cast<double>((*writer)->live_bytes())).c_str());
+  if (status.ok()) status = trace->Finish();
+  if (!status.ok()) return status;
+  const TraceWriter& writer = trace->writer();
+  TellLine(absl::StrCat(arguments.output, ": ", FormatCount(writer.event_count()), " events, ", FormatCount(writer.object_count()), " objects, ",
+                        FormatCount(writer.live_objects()), " alive at the end with ", FormatBytes(static_cast<double>(writer.live_bytes()))));
   return absl::OkStatus();
 }
 
@@ -198,10 +200,14 @@ absl::Status Run(const SynthArguments& arguments) {
   if (arguments.output.empty() && arguments.profile.empty()) {
     return absl::InvalidArgumentError("nothing to make: give -o FILE for a trace or --profile FILE for a profile");
   }
+  if (absl::Status free = CheckOutputs({arguments.profile}, arguments.force); !free.ok()) return free;
+  if (!arguments.output.empty()) {
+    if (absl::Status free = CheckOutput(arguments.output, arguments.force); !free.ok()) return free;
+  }
   const auto profile = MakeProfile(arguments);
   if (!profile.ok()) return profile.status();
   if (!arguments.profile.empty()) {
-    const absl::Status status = WriteWhole(arguments.profile, ProfileToJson(*profile));
+    const absl::Status status = WriteOutput(arguments.profile, ProfileToJson(*profile), arguments.force);
     if (!status.ok()) return status;
   }
   return arguments.output.empty() ? absl::OkStatus() : Write(*profile, arguments);
@@ -213,6 +219,7 @@ void AddSynth(CLI::App& program, int& status) {
   CLI::App* command = program.add_subcommand("synth", "Makes a trace from distributions or from a recorded trace's shape");
   auto arguments = std::make_shared<SynthArguments>();
   command->add_option("-o,--output", arguments->output, "Trace to write")->type_name("FILE");
+  AddForceOption(*command, arguments->force);
   command->add_option("--events", arguments->events, "Allocator calls in the trace (default: the profile's, else 1M)")->type_name("COUNT");
   command->add_option("--seed", arguments->seed, "The same arguments and seed give the same bytes");
   CLI::Option* like = command->add_option("--like", arguments->like, "Fit sizes, lifetimes, threads and pace to this trace")
@@ -239,6 +246,7 @@ void AddSynth(CLI::App& program, int& status) {
   }
   command->add_option("--time-resolution-ms", arguments->time_resolution_ms, "A time mark about this often")->check(CLI::Range(1, 1000000));
   command->add_option("--level", arguments->level, "Compression level of zstd; 1 is fastest")->check(CLI::Range(1, 19))->capture_default_str();
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "A DISTRIBUTION is 64, 16-4K (equally likely per octave), exponential/MEAN, lognormal/MEDIAN/SIGMA, or a\n"
       "list of these with weights.\n"

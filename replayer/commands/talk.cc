@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +10,7 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/progress.h"
 #include "replayer/commands/talk.h"
+#include "replayer/export/external_text.h"
 
 namespace heaptape::commands {
 
@@ -30,9 +32,24 @@ std::string WrapWords(const std::string& text, std::size_t width, std::size_t in
   return wrapped;
 }
 
-void Tell(const std::string& sentence) {
-  std::fprintf(stderr, "%s\n", WrapWords(absl::StrCat("heaptape: ", sentence), TerminalWidth(STDERR_FILENO), 2).c_str());
+std::string SpokenText(const std::string& text) {
+  static constexpr char kNextLine[] = "\n  ";
+  std::string spoken;
+  for (std::size_t start = 0; start <= text.size();) {
+    const std::size_t end = std::min(text.find(kNextLine, start), text.size());
+    absl::StrAppend(&spoken, start > 0 ? kNextLine : "", PlainText(text.substr(start, end - start)));
+    start = end + (end < text.size() ? std::strlen(kNextLine) : 1);
+  }
+  return spoken;
 }
+
+void Tell(const std::string& sentence) {
+  std::fprintf(stderr, "%s\n", WrapWords(absl::StrCat("heaptape: ", SpokenText(sentence)), TerminalWidth(STDERR_FILENO), 2).c_str());
+}
+
+void TellLine(const std::string& line) { std::fprintf(stderr, "%s\n", SpokenText(line).c_str()); }
+
+void TellLines(const std::string& lines) { std::fputs(PlainLines(lines).c_str(), stderr); }
 
 int Fail(const absl::Status& status) {
   Tell(std::string(status.message()));

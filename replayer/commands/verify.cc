@@ -10,7 +10,10 @@
 #include "replayer/commands/commands.h"
 #include "replayer/commands/copy_trace.h"
 #include "replayer/commands/interrupt.h"
+#include "replayer/commands/memory_limit.h"
 #include "replayer/commands/progress.h"
+#include "replayer/export/external_text.h"
+#include "replayer/export/format.h"
 #include "traces/digest.h"
 #include "traces/trace_reader.h"
 
@@ -20,6 +23,7 @@ namespace {
 struct Arguments {
   std::string input;
   std::string format = "text";
+  std::uint64_t memory_limit_bytes = 0;
 };
 
 // Recorded events that cannot be read.
@@ -29,7 +33,7 @@ struct Gap {
 
 // Reads everything. Returns the exit status.
 absl::StatusOr<int> Verify(const Arguments& arguments) {
-  auto opened = TraceReader::Open(arguments.input);
+  auto opened = TraceReader::Open(arguments.input, LimitTo(arguments.memory_limit_bytes));
   if (!opened.ok()) return opened.status();
   TraceReader& reader = **opened;
   const TraceSummary& summary = reader.summary();
@@ -75,7 +79,7 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
     nlohmann::ordered_json json_gaps = nlohmann::ordered_json::array();
     for (const Gap& gap : gaps)
       json_gaps.push_back({{"first_event", gap.first_event}, {"events", gap.events}, {"start_ns", gap.start_ns}, {"end_ns", gap.end_ns}});
-    const nlohmann::ordered_json json = {{"schema_version", 1},
+    nlohmann::ordered_json json = {{"schema_version", 1},
                                          {"trace", arguments.input},
                                          {"events", summary.event_count},
                                          {"events_readable", read},
@@ -88,22 +92,32 @@ absl::StatusOr<int> Verify(const Arguments& arguments) {
                                          {"digest", summary.digest},
                                          {"digest_matches", same},
                                          {"damage", reader.damage()}};
-    std::printf("%s\n", json.dump(2).c_str());
+    if (summary.unmatched_frees) {
+      json["unknown_frees"] = summary.unmatched_frees->unknown;
+      json["missed_frees"] = summary.unmatched_frees->missed;
+    }
+    std::printf("%s\n", JsonText(json).c_str());
     return good ? kExitDone : kExitFailed;
   }
-  for (const std::string& sentence : reader.damage()) std::printf("%s\n", sentence.c_str());
+  const std::string name = PlainText(arguments.input);
+  for (const std::string& sentence : reader.damage()) std::printf("%s\n", PlainText(sentence).c_str());
   for (const Gap& gap : gaps)
-    std::printf("%s: lost: %llu events from number %llu on, between %.3f s and %.3f s\n", arguments.input.c_str(),
+    std::printf("%s: lost: %llu events from number %llu on, between %.3f s and %.3f s\n", name.c_str(),
                 static_cast<unsigned long long>(gap.events), static_cast<unsigned long long>(gap.first_event),
                 static_cast<double>(gap.start_ns) / 1e9, static_cast<double>(gap.end_ns) / 1e9);
-  if (!same) std::printf("%s: the events are not those that were recorded\n", arguments.input.c_str());
-  std::printf("%s: %llu blocks, %llu events of which %llu are readable", arguments.input.c_str(),
+  if (!same) std::printf("%s: the events are not those that were recorded\n", name.c_str());
+  std::printf("%s: %llu blocks, %llu events of which %llu are readable", name.c_str(),
               static_cast<unsigned long long>(summary.block_count), static_cast<unsigned long long>(summary.event_count), static_cast<unsigned long long>(read));
   if (summary.lost_events > unreadable) std::printf("; %llu were lost while recording", static_cast<unsigned long long>(summary.lost_events - unreadable));
   std::printf("; %s\n", summary.ended_at_limit ? "ended at its size limit"
                         : !summary.complete    ? "not finished"
                         : unreadable != 0      ? "it had been finished"
                                                : "complete");
+  if (summary.unmatched_frees && *summary.unmatched_frees != UnmatchedFrees()) {
+    const UnmatchedFrees& frees = *summary.unmatched_frees;
+    const bool hide_heap = frees.HideHeap(summary.event_count);
+    std::printf("%s: %s\n", arguments.input.c_str(), (hide_heap ? MissingHeapSentence(frees) : FormatUnmatchedFrees(frees)).c_str());
+  }
   return good ? kExitDone : kExitFailed;
 }
 
@@ -116,8 +130,10 @@ void AddVerify(CLI::App& program, int& status) {
   command->add_option("--format", arguments->format, "text or json")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
+  AddMemoryLimit(*command, arguments->memory_limit_bytes);
   command->footer(
       "Exits 0 if nothing is damaged (a recording that was killed may still be whole as far as it goes), else 1.\n"
+      "What the recording did not see of the heap is said too, and is not damage.\n"
       "Examples:\n"
       "  heaptape verify guard.tape\n"
       "  heaptape verify --format json guard.tape | jq .damage");

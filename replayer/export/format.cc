@@ -61,6 +61,21 @@ std::string FormatCount(std::uint64_t count) {
   return absl::StrFormat("%.1f %s", value, units[unit]);
 }
 
+std::string FormatUnmatchedFrees(const UnmatchedFrees& frees) {
+  std::string text;
+  if (frees.unknown != 0) text = absl::StrCat(FormatCount(frees.unknown), " frees of blocks that were not seen being allocated");
+  if (frees.missed != 0) {
+    absl::StrAppend(&text, text.empty() ? "" : " and ", FormatCount(frees.missed), " blocks that were not seen being freed");
+  }
+  return text;
+}
+
+std::string MissingHeapSentence(const UnmatchedFrees& frees) {
+  return absl::StrCat(FormatUnmatchedFrees(frees),
+                      ": a part of the heap was not recorded and is missing in every replay, e.g. that of a plugin loaded with RTLD_DEEPBIND, "
+                      "of an allocator of the program's own, or of the time before the recording began. Take no level from it.");
+}
+
 std::string FormatDuration(std::uint64_t ns) {
   const double seconds = static_cast<double>(ns) / 1e9;
   if (seconds < 0.9995) return absl::StrFormat("%.0f ms", seconds * 1000);

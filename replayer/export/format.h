@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <string>
 
+#include "replayer/results.h"
+
 namespace heaptape {
 
 std::string FormatBytes(double bytes);                // "405.1 MiB", "-12 B"
@@ -15,6 +17,10 @@ std::string FormatGrowthSeen(double bytes_per_day, std::uint64_t window_ns);
 std::string FormatShare(double share);                // "+12.3 %" of 0.123
 std::string FormatRatio(double ratio);                // "1.27x"
 std::string FormatCount(std::uint64_t count);         // "1.2 M", "845"
+// "17.0 k frees of blocks that were not seen being allocated", and those not seen being freed, where there are any.
+std::string FormatUnmatchedFrees(const UnmatchedFrees& frees);
+// The same as a sentence on what follows where they hide a part of the heap, with what to look for.
+std::string MissingHeapSentence(const UnmatchedFrees& frees);
 std::string FormatDuration(std::uint64_t ns);         // "20 min 51 s", "3.2 s", "15 ms"
 
 }  // namespace heaptape

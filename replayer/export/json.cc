@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
+#include "replayer/export/external_text.h"
 #include "replayer/steady_state.h"
 
 namespace heaptape {
@@ -122,6 +123,10 @@ Json TraceJson(const ReplayReport& report) {
   Put(json, report.trace, kTraceCounts);
   json["complete"] = report.trace.complete;
   if (report.trace.segment_start_ns != 0) json["segment_start_ns"] = report.trace.segment_start_ns;
+  if (report.trace.unmatched_frees) {
+    json["unknown_frees"] = report.trace.unmatched_frees->unknown;
+    json["missed_frees"] = report.trace.unmatched_frees->missed;
+  }
   json["truth"] = Columns(report.truth, kTruthColumns);
   return json;
 }
@@ -315,6 +320,11 @@ ReplayReport ReadTrace(const Json& json) {
   Get(json, report.trace, kTraceCounts);
   report.trace.complete = Member(json, "complete") == true;
   if (json.contains("segment_start_ns")) Get(json, "segment_start_ns", report.trace.segment_start_ns);
+  if (json.contains("unknown_frees")) {
+    UnmatchedFrees& frees = report.trace.unmatched_frees.emplace();
+    Get(json, "unknown_frees", frees.unknown);
+    Get(json, "missed_frees", frees.missed);
+  }
   ReadColumns(Member(json, "truth"), report.truth, kTruthColumns);
   return report;
 }
@@ -391,7 +401,7 @@ std::vector<ReplayReport> ReadResults(const Json& json) {
 
 }  // namespace
 
-absl::StatusOr<std::string> ToJson(const std::vector<ReplayReport>& reports, const ViewOptions& options) {
+absl::StatusOr<std::string> ToJson(const std::vector<ReplayReport>& reports, const ViewOptions& options, JsonTexts texts) {
   const absl::StatusOr<std::vector<Summary>> summaries = Summarize(reports, options);
   if (!summaries.ok()) return summaries.status();
   const ReplayReport general = reports.empty() ? ReplayReport{} : reports.front();
@@ -410,8 +420,7 @@ absl::StatusOr<std::string> ToJson(const std::vector<ReplayReport>& reports, con
     json["traces"].push_back(TraceJson(reports[i]));
     for (const RunResult& run : reports[i].runs) json["runs"].push_back(RunJson(run, i, reports[i].trace.digest));
   }
-  // File names need not be UTF-8; what is not is replaced rather than refused.
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  return JsonText(texts == JsonTexts::kPlain ? WithPlainTexts(json) : json, -1) + "\n";
 }
 
 absl::StatusOr<std::vector<ReplayReport>> ParseJson(const std::string& text, const std::string& name) {

@@ -14,8 +14,11 @@ namespace heaptape {
 
 inline constexpr int kResultsSchemaVersion = 2;
 
+// As they are, or as PlainText() of external_text.h shows them: for a page that puts them before a reader.
+enum class JsonTexts { kExact, kPlain };
+
 // Same results, same text. InvalidArgument if the baseline is unknown.
-absl::StatusOr<std::string> ToJson(const std::vector<ReplayReport>& reports, const ViewOptions& options);
+absl::StatusOr<std::string> ToJson(const std::vector<ReplayReport>& reports, const ViewOptions& options, JsonTexts texts = JsonTexts::kExact);
 
 // Reads what ToJson() wrote; the summaries in it are made anew by whoever needs them. Nothing in the
 // text is trusted. `name` stands in messages. DataLoss says what is wrong and where.

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "replayer/export/external_text.h"
 #include "replayer/export/summary.h"
 #include "replayer/steady_state.h"
 
@@ -10,13 +11,9 @@ namespace {
 
 std::string Escaped(const std::string& value) {
   std::string escaped;
-  for (const char c : value) {
+  for (const char c : PlainText(value)) {
     if (c == '\\' || c == '"') escaped += '\\';
-    if (c == '\n') {
-      escaped += "\\n";
-    } else {
-      escaped += c;
-    }
+    escaped += c;
   }
   return escaped;
 }

@@ -394,6 +394,9 @@ std::vector<std::string> Remarks(const std::vector<ReplayReport>& reports) {
                                      " after its recording's start with what was alive then: what an allocator would still hold of the time before is not in "
                                      "the figures; heaptape join makes one trace of its segments"));
     }
+    if (const auto& frees = report.trace.unmatched_frees; frees && frees->HideHeap(report.trace.events)) {
+      remarks.push_back(absl::StrCat(report.trace.path, ": ", MissingHeapSentence(*frees)));
+    }
     const std::string where = reports.size() > 1 ? absl::StrCat(" on ", report.trace.path) : "";
     for (const RunResult& run : report.runs) {
       const std::string label = RunLabel(run);

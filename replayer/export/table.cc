@@ -6,7 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "replayer/export/external_text.h"
 #include "replayer/export/format.h"
 #include "replayer/export/text_table.h"
 
@@ -187,8 +189,15 @@ std::string ShellText(const std::vector<std::string>& command) {
       *out += word;
       return;
     }
-    *out += '\'';
-    for (const char c : word) *out += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    // What may not be shown as it is can be said to a shell too: $'\x1b'.
+    const std::string plain = PlainText(word);
+    const bool escaped = plain != word;
+    *out += escaped ? "$'" : "'";
+    if (escaped) {
+      *out += PlainText(absl::StrReplaceAll(word, {{"\\", "\\\\"}, {"'", "\\'"}}));
+    } else {
+      *out += absl::StrReplaceAll(word, {{"'", "'\\''"}});
+    }
     *out += '\'';
   });
 }
@@ -200,14 +209,14 @@ absl::StatusOr<std::string> ToTable(const std::vector<ReplayReport>& reports, co
   std::string out;
   for (const Summary& summary : *summaries) {
     if (!out.empty()) out += "\n";
-    out += Wrapped(summary.report ? TraceLine(reports[*summary.report]) : absl::StrCat(summary.title, ", pooled"), terminal.width);
+    out += Wrapped(PlainText(summary.report ? TraceLine(reports[*summary.report]) : absl::StrCat(summary.title, ", pooled")), terminal.width);
     out += "\n\n";
     std::vector<std::string> left_out;
     out += MakeTable(summary).Plain(terminal.width, terminal.colour, &left_out);
     if (!left_out.empty()) {
-      absl::StrAppend(&out, Wrapped(absl::StrCat("(too narrow for: ", absl::StrJoin(left_out, ", "), ")"), terminal.width), "\n");
+      absl::StrAppend(&out, Wrapped(PlainText(absl::StrCat("(too narrow for: ", absl::StrJoin(left_out, ", "), ")")), terminal.width), "\n");
     }
-    if (summary.truth) absl::StrAppend(&out, "\n", Wrapped(TruthSentence(summary), terminal.width), "\n");
+    if (summary.truth) absl::StrAppend(&out, "\n", Wrapped(PlainText(TruthSentence(summary)), terminal.width), "\n");
     if (!summary.report) continue;
     if (const TextTable where = MakeHeapMapTable(reports[*summary.report]); !where.empty()) {
       absl::StrAppend(&out, "\n", where.Plain(terminal.width, terminal.colour));
@@ -225,10 +234,10 @@ absl::StatusOr<std::string> ToMarkdown(const std::vector<ReplayReport>& reports,
   std::string out;
   for (const Summary& summary : *summaries) {
     if (!out.empty()) out += "\n";
-    absl::StrAppend(&out, "### ", summary.title, "\n\n");
-    if (summary.report) absl::StrAppend(&out, TraceLine(reports[*summary.report]), "\n\n");
+    absl::StrAppend(&out, "### ", MarkdownText(summary.title), "\n\n");
+    if (summary.report) absl::StrAppend(&out, MarkdownText(TraceLine(reports[*summary.report])), "\n\n");
     out += MakeTable(summary).Markdown();
-    if (summary.truth) absl::StrAppend(&out, "\n", TruthSentence(summary), "\n");
+    if (summary.truth) absl::StrAppend(&out, "\n", MarkdownText(TruthSentence(summary)), "\n");
     if (!summary.report) continue;
     if (const TextTable where = MakeHeapMapTable(reports[*summary.report]); !where.empty()) {
       absl::StrAppend(&out, "\n", where.Markdown());
@@ -239,10 +248,10 @@ absl::StatusOr<std::string> ToMarkdown(const std::vector<ReplayReport>& reports,
   }
   const std::vector<std::string> remarks = Remarks(reports);
   if (!remarks.empty()) out += "\n";
-  for (const std::string& remark : remarks) absl::StrAppend(&out, "- ", remark, "\n");
+  for (const std::string& remark : remarks) absl::StrAppend(&out, "- ", MarkdownText(remark), "\n");
   if (!reports.empty() && !reports.front().command.empty()) {
-    absl::StrAppend(&out, "\nRepeat it (heaptape ", reports.front().heaptape_version, ", Linux ",
-                    reports.front().kernel, "):\n\n```sh\n", ShellText(reports.front().command), "\n```\n");
+    absl::StrAppend(&out, "\nRepeat it (heaptape ", MarkdownText(reports.front().heaptape_version), ", Linux ",
+                    MarkdownText(reports.front().kernel), "):\n\n", MarkdownBlock(ShellText(reports.front().command), "sh"));
   }
   return out;
 }

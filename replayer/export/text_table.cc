@@ -3,16 +3,12 @@
 #include <algorithm>
 #include <numeric>
 
+#include "replayer/export/external_text.h"
+
 namespace heaptape {
 namespace {
 
 constexpr std::size_t kGap = 2;
-
-// Columns on the screen: every byte that does not continue a UTF-8 sequence.
-std::size_t DisplayWidth(const std::string& text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
-}
 
 const char* Escape(Colour colour) {
   switch (colour) {
@@ -30,15 +26,32 @@ const char* Escape(Colour colour) {
   return "";
 }
 
-// What comes from a file or a library must not steer the terminal.
-std::string Printable(const std::string& text) {
-  std::string printable = text;
-  std::replace_if(printable.begin(), printable.end(),
-                  [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }, '?');
-  return printable;
+}  // namespace
+
+std::size_t DisplayWidth(const std::string& text) {
+  return static_cast<std::size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
-}  // namespace
+std::string Shortened(const std::string& text, std::size_t columns) {
+  if (DisplayWidth(text) <= columns) return text;
+  std::string kept;
+  std::size_t count = 0;
+  for (const char c : text) {
+    if ((c & 0xc0) != 0x80 && ++count >= columns) break;
+    kept += c;
+  }
+  return kept + "…";
+}
+
+TextTable::TextTable(std::vector<Column> columns) : columns_(std::move(columns)) {
+  for (Column& column : columns_) column.title = PlainText(column.title);
+}
+
+void TextTable::AddRow(std::vector<Cell> cells) {
+  for (Cell& cell : cells) cell.text = PlainText(cell.text);
+  rows_.push_back(std::move(cells));
+}
 
 std::vector<std::size_t> TextTable::Widths() const {
   std::vector<std::size_t> widths;
@@ -76,7 +89,7 @@ std::string TextTable::Plain(std::size_t width, bool colour, std::vector<std::st
     for (std::size_t i = 0; i < columns_.size(); ++i) {
       if (!shown[i]) continue;
       if (!text.empty()) text.append(kGap, ' ');
-      const std::string cell = Printable(cells[i].text);
+      const std::string& cell = cells[i].text;
       const std::string padding(widths[i] - std::min(widths[i], DisplayWidth(cell)), ' ');
       if (columns_[i].right) text += padding;
       const bool coloured = colour && cells[i].colour != Colour::kNone;
@@ -97,14 +110,7 @@ std::string TextTable::Markdown() const {
   std::string out;
   const auto line = [&](const std::vector<Cell>& cells) {
     out += "|";
-    for (const Cell& cell : cells) {
-      out += " ";
-      for (const char c : Printable(cell.text)) {
-        if (c == '|' || c == '\\' || c == '<') out += '\\';
-        out += c;
-      }
-      out += " |";
-    }
+    for (const Cell& cell : cells) out += " " + MarkdownText(cell.text) + " |";
     out += "\n";
   };
   std::vector<Cell> head;

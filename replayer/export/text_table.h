@@ -9,6 +9,12 @@
 
 namespace heaptape {
 
+// Columns that UTF-8 text takes in a terminal, one for each character.
+std::size_t DisplayWidth(const std::string& text);
+
+// The first `columns` characters, the last of them an ellipsis where more was there.
+std::string Shortened(const std::string& text, std::size_t columns);
+
 enum class Colour { kNone, kGreen, kYellow, kRed, kDim };
 
 struct Cell {
@@ -24,10 +30,10 @@ struct Column {
 
 class TextTable {
  public:
-  explicit TextTable(std::vector<Column> columns) : columns_(std::move(columns)) {}
+  explicit TextTable(std::vector<Column> columns);
 
   // As many cells as columns.
-  void AddRow(std::vector<Cell> cells) { rows_.push_back(std::move(cells)); }
+  void AddRow(std::vector<Cell> cells);
   bool empty() const { return rows_.empty(); }
 
   // `width` 0: unlimited. Titles of columns left out are appended to `left_out`.

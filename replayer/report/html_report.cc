@@ -36,7 +36,7 @@ std::string WithoutTags(const std::string& json) {
 }  // namespace
 
 absl::StatusOr<std::string> ToHtml(const std::vector<ReplayReport>& reports, const ViewOptions& options) {
-  const absl::StatusOr<std::string> json = ToJson(reports, options);
+  const absl::StatusOr<std::string> json = ToJson(reports, options, JsonTexts::kPlain);
   if (!json.ok()) return json.status();
   const std::string_view page(heaptape_report_template,
                               static_cast<std::size_t>(heaptape_report_template_end - heaptape_report_template));

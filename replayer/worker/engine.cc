@@ -152,7 +152,7 @@ void Replayer::RunThread(void* replayer, std::uint32_t thread) {
 std::uint64_t Replayer::NextStop() {
   if (progress_.tail == known_head_) known_head_ = AwaitEntries();
   PublishTail();
-  if (shared_->settings.memory_limit_bytes != 0 && (progress_.tail & (kPublishEntries - 1)) == 0) MeasureHeap();
+  if ((progress_.tail & (kPublishEntries - 1)) == 0) CheckMemoryLimit();
   return std::min(known_head_, (progress_.tail | (kPublishEntries - 1)) + 1);
 }
 
@@ -225,12 +225,15 @@ void Replayer::Touch(const Event& entry) {
   std::uint64_t to = from + (entry.size & 0xffffffff) * kPageBytes;
   from = std::max(from, block + resized_from_);
   if (to > end) to = end;
-  // A stretch as long as the limit is written step by step, so that the limit stops it in time.
-  const std::uint64_t limit = shared_->settings.memory_limit_bytes;
-  if (limit != 0) {
+  TouchWithinLimit(from, to);
+}
+
+void Replayer::TouchWithinLimit(std::uintptr_t from, std::uintptr_t to) {
+  if (const std::uint64_t limit = shared_->settings.memory_limit_bytes; limit != 0) {
+    if (from < to && to - from > limit) StopWorker(Phase::kStopped, kPassedMemoryLimit);  // however little is there by now
     for (; from < to && to - from > limit / 16; from += limit / 16 / kPageBytes * kPageBytes + kPageBytes) {
       TouchPages(from, from + limit / 16);
-      MeasureHeap();
+      CheckMemoryLimit();
     }
   }
   TouchPages(from, to);
@@ -282,6 +285,14 @@ inline void Replayer::Free(Progress& progress, std::uint32_t slot) {
 inline std::uint64_t Replayer::SizeIn(std::uint32_t slot) const {
   const std::uint64_t size = slots_[slot] >> kSizeShift;
   return size == kSizeElsewhere ? large_sizes_[slot] : size;
+}
+
+inline void Replayer::TouchBlock(std::uintptr_t from, std::uintptr_t to) {
+  if (to - from < kLargeBlockBytes) [[likely]] {
+    TouchPages(from, to);
+  } else if (from < to) {
+    TouchWithinLimit(from, to);
+  }
 }
 
 // Thread changes, and the start and end of threads, which are thread 0's to do. kMine: go on with this
@@ -397,7 +408,7 @@ bool Replayer::Advance(std::uint32_t self) {
         Store(now, event.slot, block, event.size);
         resized_from_ = old_bytes;
         if (event.size < touch_limit_) {
-          TouchPages(reinterpret_cast<std::uintptr_t>(block) + old_bytes, reinterpret_cast<std::uintptr_t>(block) + event.size);
+          TouchBlock(reinterpret_cast<std::uintptr_t>(block) + old_bytes, reinterpret_cast<std::uintptr_t>(block) + event.size);
         }
         break;
       }
@@ -492,7 +503,7 @@ bool Replayer::Advance(std::uint32_t self) {
       Store(now, event.slot, block, event.size);
       ++now.live_objects;
       if (event.size < touch_limit_) {
-        TouchPages(reinterpret_cast<std::uintptr_t>(block), reinterpret_cast<std::uintptr_t>(block) + event.size);
+        TouchBlock(reinterpret_cast<std::uintptr_t>(block), reinterpret_cast<std::uintptr_t>(block) + event.size);
       }
       continue;
     }

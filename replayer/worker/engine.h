@@ -41,6 +41,9 @@ class Replayer {
   void PublishTail();
   void TakeSample(const Event& entry);
   void Touch(const Event& entry);
+  void TouchBlock(std::uintptr_t from, std::uintptr_t to);
+  // Step by step, so that the memory limit stops it in time.
+  void TouchWithinLimit(std::uintptr_t from, std::uintptr_t to);
   void WriteHeapMap();
   void MarkUsed(std::uint64_t block, std::uint64_t bytes);
   void KeepPace();

@@ -111,9 +111,9 @@ void AskForHugePages(long address, std::uint64_t bytes) {
   Kernel(SYS_madvise, address, bytes, MADV_HUGEPAGE);
 }
 
-// With a memory limit, each request for more is a moment to look.
+// Each request for more is a moment to look.
 void BeforeMemoryGrows() {
-  if (machine.counting && machine.shared->settings.memory_limit_bytes != 0) MeasureHeap();
+  if (machine.counting) CheckMemoryLimit();
 }
 
 // Resident memory falls only through a few calls, so a look before each of them (and at each sample)
@@ -304,9 +304,14 @@ std::uint64_t MeasureHeap() {
     machine.peak_event = machine.shared->position();
     machine.peak_time_ns = VirtualNow();
     const std::uint64_t limit = machine.shared->settings.memory_limit_bytes;
-    if (limit != 0 && heap > limit) StopWorker(Phase::kStopped, "heap RSS passed the memory limit");
+    if (limit != 0 && heap > limit) StopWorker(Phase::kStopped, kPassedMemoryLimit);
   }
   return heap;
+}
+
+void CheckMemoryLimit() {
+  const std::uint64_t limit = machine.shared->settings.memory_limit_bytes;
+  if (limit != 0 && machine.meter.ReadCounterBytes() > machine.baseline_bytes + limit) MeasureHeap();
 }
 
 void FinishWorker(Phase phase) {

@@ -64,6 +64,8 @@ std::uint64_t RealNow();
 
 // Heap RSS now; keeps the peak.
 std::uint64_t MeasureHeap();
+// Stops the run where heap RSS is beyond the memory limit. Else it leaves no trace in the figures: the limit moves none.
+void CheckMemoryLimit();
 
 // Stops the run with a sentence in the findings. Does not return.
 [[noreturn]] void StopWorker(Phase phase, const char* sentence);

@@ -62,7 +62,7 @@ enum class HugePageMode : std::uint32_t { kOff, kMadvise, kAlways };
 struct Settings {
   std::uint64_t seed;
   std::uint64_t slot_count;
-  std::uint64_t memory_limit_bytes;  // heap RSS; 0: none
+  std::uint64_t memory_limit_bytes;  // heap RSS
   std::uint64_t machine_memory_bytes;  // what sysconf tells; 0: the truth
   std::uint32_t thread_count;
   std::uint32_t cpu_count;
@@ -93,6 +93,9 @@ struct WorkerSample {
   std::uint64_t live_objects;
   std::uint64_t lazy_free_bytes;
 };
+
+// Findings::error of a run that the memory limit ended.
+inline constexpr char kPassedMemoryLimit[] = "passed the memory limit";
 
 enum class Phase : std::uint32_t { kStarting, kLoaded, kDone, kFailedToStart, kStopped };
 

@@ -160,6 +160,17 @@ TEST(Conformance, WhatALibraryDoesToTheMachineIsRefused) {
   EXPECT_EQ(left(), 2);
 }
 
+TEST(Conformance, ALibraryThatDoesNotAnswerIsGivenUp) {
+  const std::string path = HEAPTAPE_FAULTY_FOLDER "/libfaulty_hang.so";
+  const auto facts = AskLibrary({.family = "library", .library_path = path}, nullptr, {.seconds = 1});
+  EXPECT_EQ(std::string(facts.status().message()), path + ": the library did not answer within 1 s");
+  // As `heaptape replay --hang-timeout 1` asks it.
+  const auto resolved = ResolveAllocators(path, {.probe_seconds = 1});
+  EXPECT_THAT(std::string(resolved.status().message()), HasSubstr("did not answer within 1 s"));
+  const std::atomic<bool> cancelled = true;
+  EXPECT_EQ(ResolveAllocators(path, {.cancelled = &cancelled}).status().code(), absl::StatusCode::kCancelled);
+}
+
 TEST(Conformance, AnswersAreKeptByTheLibrarysContent) {
   char name[] = "/tmp/heaptape-facts-XXXXXX";
   const std::string folder = mkdtemp(name);

@@ -44,6 +44,12 @@ EXPORT void* malloc(size_t size) {
 #elif defined(FAULT_FORWARD)
 void* __libc_malloc(size_t size);
 EXPORT void* malloc(size_t size) { return __libc_malloc(size); }
+#elif defined(FAULT_HANG)
+#include <unistd.h>
+// As soon as it is loaded.
+__attribute__((constructor)) static void Hang(void) {
+  for (;;) pause();
+}
 #elif defined(FAULT_INTRUDE)
 #include <fcntl.h>
 #include <stdio.h>

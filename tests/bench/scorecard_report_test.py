@@ -33,7 +33,7 @@ class Documents(unittest.TestCase):
                              f"{document} shows other figures than the kept result; run {command[0].name} --from ... --update-readme")
 
     def test_scorecard_in_the_readme(self):
-        self.check("README.md", (SCORECARD, "--from", SOURCE / "bench" / "scorecard.json"))
+        self.check("bench/README.md", (SCORECARD, "--from", SOURCE / "bench" / "scorecard.json"))
 
     def test_growth_in_its_readme(self):
         self.check("bench/README.md", (GROWTH, "--from", SOURCE / "bench" / "growth.json"))

@@ -30,6 +30,20 @@ TEST(ProgressLineTest, TheNameGivesWayInANarrowTerminal) {
   EXPECT_LE(ProgressLine("name", 1, 2, "events", 1, 20).size(), 20u);
 }
 
+TEST(ProgressLineTest, CutsNoCharacterInTwo) {
+  for (std::size_t width = 20; width < 60; ++width) {
+    const std::string line = ProgressLine("größe/größe/größe/größe.tape", 1, 2, "events", 1, width);
+    EXPECT_LE(line.size(), width);
+    for (std::size_t i = 0; i < line.size(); ++i) {
+      const auto byte = static_cast<unsigned char>(line[i]);
+      const bool continues = i + 1 < line.size() && (static_cast<unsigned char>(line[i + 1]) & 0xc0) == 0x80;
+      if (byte >= 0xc0) EXPECT_TRUE(continues) << line;
+      if ((byte & 0xc0) == 0x80) EXPECT_GT(i, 0u);
+      if ((byte & 0xc0) == 0x80 && i > 0) EXPECT_GE(static_cast<unsigned char>(line[i - 1]), 0xc0) << line;
+    }
+  }
+}
+
 TEST(ProgressBoardTest, DrawsNothingWithoutATerminal) {
   std::FILE* file = std::tmpfile();
   {

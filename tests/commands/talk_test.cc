@@ -27,5 +27,13 @@ TEST(WrapWordsTest, ChangesNothingWithoutAWidth) {
   EXPECT_EQ(WrapWords("two  spaces and a long sentence", 0, 2), "two  spaces and a long sentence");
 }
 
+TEST(SpokenTextTest, OnlyIndentedLinesStayLines) {
+  EXPECT_EQ(SpokenText("does not build. The end of log:\n  cc: error\n  more"), "does not build. The end of log:\n  cc: error\n  more");
+  EXPECT_EQ(SpokenText("a\nheaptape: forged: all is well"), "a\\nheaptape: forged: all is well");
+  EXPECT_EQ(SpokenText("\x1b]0;title\a.tape: cannot open"), "\\x1b]0;title\\x07.tape: cannot open");
+  EXPECT_EQ(SpokenText("\n  "), "\n  ");
+  EXPECT_EQ(SpokenText(""), "");
+}
+
 }  // namespace
 }  // namespace heaptape::commands

@@ -51,6 +51,7 @@ class CheckingWriter final : public TraceWriter {
     threads_[event.thread] = event.op == Op::kThreadStart;
   }
   void Time(std::uint64_t) override {}
+  void AddUnmatchedFrees(const UnmatchedFrees&) override {}
   void Resident(const ResidentSample&) override {}
   void Touched(const TouchRecord&) override {}
   std::uint32_t AddModule(const Module&) override { return 0; }

@@ -1,14 +1,18 @@
 // Everything that disturbs a recorder, at random and all at once, for argv[1] milliseconds or longer: signals whose handlers
 // allocate wherever they hit, threads that are born and die with destructors that free late, blocks handed from
-// thread to thread, forks, vforks, a library (argv[2]) that comes and goes. Runs on reentrant_malloc, which allows it
+// thread to thread, forks, vforks, threads and children within seccomp filters, a library (argv[2]) that comes and goes. Runs on reentrant_malloc, which allows it
 // all. Prints how many blocks of kMarked bytes were allocated; a recording must have as many.
 #include <dlfcn.h>
 #include <limits.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -46,10 +50,25 @@ static void Handler(int) {
   free(wanted);
 }
 
+// Kills for what the recorder once did and the program does not.
+static void EnterFilter() {
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_gettid, 1, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getpid, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  sock_fprog filter = {sizeof(program) / sizeof(*program), program};
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0) _exit(4);
+}
+
 static void* Live(void* argument) {
   static thread_local Late2 late;
   unsigned seed = (unsigned)(size_t)argument;
   pthread_setspecific(key, late.block ? malloc(500) : nullptr);
+  if (Random(&seed) % 16 == 0) EnterFilter();
   for (int burst = 0; burst < 1 + (int)(Random(&seed) % 8); ++burst) {
     for (int i = 0; i < 20; ++i) {
       void* mine = malloc(16 + Random(&seed) % 300);
@@ -105,6 +124,7 @@ int main(int argc, char** argv) {
     const unsigned chance = Random(&seed) % 4;
     const pid_t child = chance == 0 ? fork() : chance == 1 ? vfork() : -1;
     if (child == 0 && chance == 0) {
+      if (Random(&seed) % 2 == 0) EnterFilter();
       for (int i = 0; i < 100; ++i) free(malloc(900));
       _exit(0);
     }

@@ -71,7 +71,7 @@ TEST_P(RealPrograms, RecordedItDoesWhatItDoesBare) {
     const ReadTrace trace = ReadAndCheck(tapes.File(name));
     EXPECT_TRUE(trace.summary.complete);
     EXPECT_TRUE(trace.damage.empty());
-    EXPECT_GT(trace.counts.at(Op::kMalloc), 50u);
+    EXPECT_GT(trace.counts.at(Op::kMalloc), 20u);
     EXPECT_EQ(Shell(absl::StrCat(HEAPTAPE_PROGRAM, " verify ", tapes.File(name))).status, 0) << name;
   }
 }
@@ -159,7 +159,13 @@ INSTANTIATE_TEST_SUITE_P(
         RealProgram{"node", kNode, "node", ""},
         RealProgram{"java", "RECORD java -XX:-UsePerfData -XX:+PrintFlagsFinal -version > flags && wc -l < flags", "java", ""},
         RealProgram{"nginx", kNginx, "/usr/sbin/nginx", "--children"},
-        RealProgram{"redis", kRedis, "redis-benchmark", ""}),
+        RealProgram{"redis", kRedis, "redis-benchmark", ""},
+        // Go finds the auxiliary vector behind the kernel's environment array.
+        RealProgram{"runc", "RECORD runc --version", "/usr/sbin/runc", ""},
+        // Its filter is on by default and kills for calls that it does not know.
+        RealProgram{"chronyd", "RECORD chronyd -F 1 -Q -U -t 2 'server 127.0.0.1 iburst' 2>&1 | sed 's/^[0-9TZ:-]* //'; true", "/usr/sbin/chronyd", ""},
+        RealProgram{"php", "RECORD php -n -r '$a = []; for ($i = 0; $i < 50000; $i++) $a[] = str_repeat(\"x\", $i % 500); "
+                           "echo count($a), \" \", strlen(implode($a)), \"\\n\";'", "/usr/bin/php", ""}),
     [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -128,8 +128,12 @@ TEST(RecordCalls, LooksAtBigBlocksThatWereSkippedAreTold) {
     untouched += look.when == TouchRecord::When::kFree && look.present.empty();
   }
   EXPECT_EQ(untouched, 0);
-  ShellResult none = Shell(record);
-  for (int i = 0; i < 10 && absl::StrContains(none.output, "came late"); ++i) none = Shell(record);
+  const auto again = [&] {
+    std::filesystem::remove(folder.File("x.tape"));
+    return Shell(record);
+  };
+  ShellResult none = again();
+  for (int i = 0; i < 10 && absl::StrContains(none.output, "came late"); ++i) none = again();
   EXPECT_EQ(none.output, "big_blocks: written\n");
 }
 
@@ -196,7 +200,7 @@ INSTANTIATE_TEST_SUITE_P(Allocators, RecordCxx,
 
 TEST(RecordCommand, GivesTheProgramsOwnStatusAndOutput) {
   TemporaryFolder folder;
-  const std::string record = absl::StrCat(HEAPTAPE_PROGRAM, " record -o ", folder.File("out.tape"), " -- ");
+  const std::string record = absl::StrCat(HEAPTAPE_PROGRAM, " record --force -o ", folder.File("out.tape"), " -- ");
   const ShellResult seven = Shell(record + "sh -c 'echo out; echo err >&2; exit 7'");
   EXPECT_EQ(seven.status, 7);
   EXPECT_EQ(seven.output, "out\nerr\n");
@@ -239,9 +243,82 @@ INSTANTIATE_TEST_SUITE_P(
                       BadInput{"x.tape", "/etc/passwd", "is not a program that may be run"},
                       BadInput{"x.tape", HEAPTAPE_TEST_PROGRAMS "/static_program", "is statically linked"},
                       BadInput{"x.tape", HEAPTAPE_TEST_PROGRAMS "/own_malloc", "brings its own malloc"},
+                      BadInput{"x.tape", HEAPTAPE_TEST_PROGRAMS "/with_asan", "is built with AddressSanitizer"},
                       BadInput{"/no/such/folder/x.tape", "true", "no such folder for the recording"},
                       BadInput{"", "true", "is a folder"},
+                      BadInput{"/dev/null", "true", "exists and is not a regular file"},
                       BadInput{"/dev/null/x.tape", "true", "no such folder for the recording"}));
+
+TEST(RecordCommand, NothingThatIsThereIsReplacedUnasked) {
+  TemporaryFolder folder;
+  const auto record = [&folder](const std::string& options) {
+    return Shell(absl::StrCat(HEAPTAPE_PROGRAM, " record ", options, " -o ", folder.File("x.tape"), " -- echo it ran"));
+  };
+  std::ofstream(folder.File("x.tape")) << "precious";
+  EXPECT_THAT(record("").output, HasSubstr("x.tape: exists already; give --force to replace it"));
+  EXPECT_EQ(record("").status, 1);
+  EXPECT_EQ(std::filesystem::file_size(folder.File("x.tape")), 8u);
+  const ShellResult forced = record("--force");
+  EXPECT_EQ(forced.status, 0);
+  EXPECT_EQ(forced.output, "it ran\n");
+  EXPECT_TRUE(ReadAndCheck(folder.File("x.tape")).summary.complete);
+
+  std::ofstream(folder.File("x.tape.part")) << "unfinished";
+  EXPECT_THAT(record("--force").output, HasSubstr("x.tape.part: is a recording under way, or one that was killed"));
+  EXPECT_EQ(record("--force").status, 1);
+  // Segments have names of their own.
+  EXPECT_THAT(record("--segment-time 1h").output, "it ran\n");
+  EXPECT_THAT(record("--segment-time 1h").output, HasSubstr("x.0001.tape: exists already; give --force"));
+  EXPECT_EQ(folder.Names(), (std::vector<std::string>{"x.0001.tape", "x.tape", "x.tape.part"}));
+}
+
+// Where the program runs its status is returned, with or without a recording.
+TEST(RecordCommand, TheProgramsOwnStatusIsReturned) {
+  TemporaryFolder folder;
+  const std::string record = absl::StrCat(HEAPTAPE_PROGRAM, " record -o ", folder.File("x.tape"), " ");
+  EXPECT_EQ(Shell(record + "-- sh -c 'exit 3'").status, 3);
+  const ShellResult unrecorded = Shell(record + "--min-free 1000000GB --force -- sh -c 'exit 0'");
+  EXPECT_EQ(unrecorded.status, 0);
+  EXPECT_THAT(unrecorded.output, HasSubstr("heaptape: not recording: "));
+  EXPECT_THAT(unrecorded.output, HasSubstr("sh: nothing was recorded"));
+}
+
+TEST(RecordCommand, ClosedStandardStreamsStayClosed) {
+  TemporaryFolder folder;
+  const ShellResult result = Shell(absl::StrCat(HEAPTAPE_PROGRAM, " record -o ", folder.File("x.tape"), " -- ",
+                                                TestProgram("standard_streams"), " <&- >&-"));
+  EXPECT_EQ(result.status, 0);
+  EXPECT_EQ(result.output, "stdin closed, stdout closed\n");
+  EXPECT_TRUE(ReadAndCheck(folder.File("x.tape")).summary.complete);
+}
+
+// Blocks that a plugin allocates past the recorder, freed by the program.
+TEST(RecordCommand, AHeapThatIsNotSeenIsToldByEveryCommand) {
+  TemporaryFolder folder;
+  const std::string tape = folder.File("x.tape");
+  const std::string few = absl::StrCat(HEAPTAPE_PROGRAM, " record -o ", folder.File("few.tape"), " -- ", TestProgram("deepbind"), " ", HEAPTAPE_PLUGIN, " 0");
+  EXPECT_EQ(Shell(few).output, "deepbind: done\n");
+  const ShellResult recorded = Shell(absl::StrCat(HEAPTAPE_PROGRAM, " record -o ", tape, " -- ", TestProgram("deepbind"), " ", HEAPTAPE_PLUGIN, " 500"));
+  EXPECT_EQ(recorded.status, 0);
+  const auto sentence = HasSubstr("x.tape: 500 frees of blocks that were not seen being allocated: a part of the heap was not recorded");
+  EXPECT_THAT(recorded.output, sentence);
+  EXPECT_EQ(ReadAndCheck(tape).summary.unmatched_frees, (UnmatchedFrees{.unknown = 500, .missed = 0}));
+  EXPECT_EQ(ReadAndCheck(folder.File("few.tape")).summary.unmatched_frees, UnmatchedFrees());
+  const auto run = [](const std::string& command) {
+    const ShellResult result = Shell(absl::StrCat(HEAPTAPE_PROGRAM, " ", command));
+    EXPECT_EQ(result.status, 0) << result.output;
+    return result.output;
+  };
+  const auto in_json = HasSubstr("\"unknown_frees\": 500,");
+  EXPECT_THAT(run("verify " + tape), sentence);
+  EXPECT_THAT(run("verify --format json " + tape), in_json);
+  EXPECT_THAT(run("inspect " + tape), HasSubstr("not seen       500 frees"));
+  EXPECT_THAT(run("inspect --format json " + tape), in_json);
+  EXPECT_THAT(run("replay -a bump " + tape), sentence);
+  EXPECT_THAT(run("replay -a bump -f json " + tape), testing::AllOf(HasSubstr("\"unknown_frees\":500,"), sentence));
+  run(absl::StrCat("pack ", tape, " -o ", folder.File("packed.tape")));
+  EXPECT_THAT(run("verify --format json " + folder.File("packed.tape")), in_json);
+}
 
 TEST(RecordCommand, ASetuidProgramIsRefusedWithTheReason) {
   TemporaryFolder folder;

@@ -1,13 +1,17 @@
 // What goes wrong around a recording must not reach the program, and what was recorded until then reads back.
 
+#include <pty.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -20,8 +24,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "recorder/control.h"
 #include "tests/recorder/recorded_program.h"
 
 namespace heaptape {
@@ -34,6 +40,8 @@ bool Exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
 
 // The recorder's pool takes some 45 rounds of tests/programs/busy.
 constexpr int kMoreRoundsThanThePoolHolds = 200;
+
+std::string Busy(int milliseconds) { return absl::StrCat(TestProgram("busy"), " ", milliseconds); }
 
 // Waits until so many have come to the writer; how many had.
 std::uint64_t EventsBeyond(pid_t program, std::uint64_t bound) {
@@ -88,7 +96,7 @@ TEST(RecordFaults, WriterKilledLeavesTheProgramAloneAndAReadableFile) {
   EventsBeyond(program, 100);
   kill(writer, SIGKILL);
   CreateFile(folder.File("end"));
-  EXPECT_EQ(running.Wait(), 1) << "the program's own 0 does not hide that the recording failed";
+  EXPECT_EQ(running.Wait(), 0) << "the program's own, whatever became of the recording";
   EXPECT_THAT(running.Output(), HasSubstr("busy: done"));
   EXPECT_THAT(running.Output(), HasSubstr("x.tape.part: the recording's writer ended before it had finished"));
   const ReadTrace trace = ReadAndCheck(folder.File("x.tape.part"));
@@ -158,8 +166,9 @@ TEST(RecordFaults, FolderRemoved) {
   ASSERT_TRUE(running.Find(&program, &writer));
   std::filesystem::remove_all(folder.File("gone"));
   CreateFile(folder.File("end"));
-  EXPECT_EQ(running.Wait(), 1);
+  EXPECT_EQ(running.Wait(), 0);
   EXPECT_THAT(running.Output(), HasSubstr("busy: done"));
+  EXPECT_THAT(running.Output(), HasSubstr("heaptape: " + folder.File("gone")));
 }
 
 TEST(RecordFaults, FileSizeLimitOfTheProgramDoesNotReachItsWork) {
@@ -190,19 +199,42 @@ TEST(RecordFaults, DiskFull) {
   std::filesystem::create_directory(mount_point);
   if (mount("none", mount_point.c_str(), "tmpfs", 0, "size=256k") != 0) GTEST_SKIP() << "this machine forbids mounts";
   // It waits for the writer all the way, which cannot be further behind than the pool is large.
-  Running running(folder, "--min-free 1 --max-wait 60s -o " + mount_point + "/x.tape", BusyUntil("/", 2000));
+  Running running(folder, "-v --min-free 1 --max-wait 60s -o " + mount_point + "/x.tape", BusyUntil("/", 2000));
   running.Wait();
   EXPECT_THAT(running.Output(), HasSubstr("busy: done"));
   EXPECT_THAT(running.Output(), HasSubstr("recording ended before the program did"));
-  EXPECT_GT(ReadAndCheck(mount_point + "/x.tape").summary.event_count, 0u);
+  const std::uint64_t events = ReadAndCheck(mount_point + "/x.tape").summary.event_count;
+  EXPECT_GT(events, 0u);
+  const std::string told = absl::StrReplaceAll(running.Output(), {{",", ""}});
+  EXPECT_THAT(told, HasSubstr(absl::StrCat("x.tape: ", events, " events "))) << "those in the file";
   umount2(mount_point.c_str(), MNT_DETACH);
+}
+
+// A user of whom nothing else runs: the limit counts all processes of a user, and binds root nowhere.
+TEST(RecordFaults, NoProcessLeftForTheWriterIsTold) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can become another user";
+  TemporaryFolder folder;
+  std::filesystem::permissions(folder.path(), std::filesystem::perms::all);
+  const auto record = [&folder](int processes) {
+    return Shell(absl::StrCat("setpriv --reuid 54321 --clear-groups prlimit --nproc=", processes, " ", HEAPTAPE_PROGRAM, " record -o ",
+                              folder.File("x.tape"), " -- ", Busy(50)));
+  };
+  const ShellResult none = record(1);
+  EXPECT_EQ(none.status, 1);
+  EXPECT_THAT(none.output, HasSubstr("busy: cannot be started: Resource temporarily unavailable. Raise the limit of processes (ulimit -u)."));
+  const ShellResult no_writer = record(3);
+  EXPECT_EQ(no_writer.status, 0);
+  EXPECT_THAT(no_writer.output, HasSubstr("busy: done"));
+  EXPECT_THAT(no_writer.output, HasSubstr("heaptape: not recording: "));
+  EXPECT_THAT(no_writer.output, HasSubstr("busy: nothing was recorded"));
+  EXPECT_TRUE(folder.Names().empty());
 }
 
 TEST(RecordFaults, LessThanTheMinimumFreeIsSaidAtTheStart) {
   TemporaryFolder folder;
   const ShellResult result = Shell(absl::StrCat(HEAPTAPE_PROGRAM, " record --min-free 1000000GB -o ", folder.File("x.tape"),
                                                 " -- ", TestProgram("busy"), " 10"));
-  EXPECT_EQ(result.status, 1);
+  EXPECT_EQ(result.status, 0);
   EXPECT_THAT(result.output, HasSubstr("(--min-free)"));
   EXPECT_THAT(result.output, HasSubstr("busy: done"));
   EXPECT_TRUE(folder.Names().empty());
@@ -227,7 +259,203 @@ TEST(RecordControl, SuspendedStartStopFlushStatus) {
   EXPECT_EQ(Shell(absl::StrCat(HEAPTAPE_PROGRAM, " ctl 1 status")).status, 1);
 }
 
-// Of x.tape, until the third is finished; the program is ended then. `took`: how long that was.
+// Looks to `heaptape ctl` as a writer does, and claims to record what it is told.
+class FakeWriter {
+ public:
+  FakeWriter(uid_t user, bool sealed) {
+    shared_ = static_cast<Shared*>(mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+    process_ = fork();
+    if (process_ == 0) Live(user, sealed);
+    EXPECT_TRUE(Eventually([this] { return shared_->ready.load(); }));
+  }
+  ~FakeWriter() {
+    kill(process_, SIGKILL);
+    waitpid(process_, nullptr, 0);
+    munmap(shared_, sizeof(Shared));
+  }
+  FakeWriter(const FakeWriter&) = delete;
+  FakeWriter& operator=(const FakeWriter&) = delete;
+
+  void Claim(pid_t target) {
+    shared_->target = target;
+    EXPECT_TRUE(Eventually([&] { return shared_->claimed.load() == target; }));
+  }
+  bool WasReached() const { return shared_->reached.load(); }
+  pid_t process() const { return process_; }
+
+ private:
+  struct Shared {
+    std::atomic<bool> ready, reached;
+    std::atomic<pid_t> target, claimed;
+  };
+
+  [[noreturn]] void Live(uid_t user, bool sealed) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (user != geteuid() && setresuid(user, user, user) != 0) _exit(1);
+    prctl(PR_SET_NAME, kWriterName);
+    ControlBlock* block = sealed ? MakeControlBlock() : MakeUnsealed();
+    if (!block) _exit(1);
+    block->writer_pid = getpid();
+    for (shared_->ready = true;; usleep(1000)) {
+      shared_->claimed = block->target_pid = shared_->target.load();
+      if (block->command.exchange(Command::kNone) == Command::kNone) continue;
+      shared_->reached = true;
+      block->commands_done.fetch_add(1);
+    }
+  }
+  static ControlBlock* MakeUnsealed() {
+    const int file = memfd_create(kControlName, MFD_CLOEXEC);
+    if (file < 0 || ftruncate(file, sizeof(ControlBlock)) != 0) return nullptr;
+    void* memory = mmap(nullptr, sizeof(ControlBlock), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (memory == MAP_FAILED) return nullptr;
+    static_cast<ControlBlock*>(memory)->magic = kControlMagic;
+    return static_cast<ControlBlock*>(memory);
+  }
+
+  Shared* shared_;
+  pid_t process_ = -1;
+};
+
+ShellResult Ctl(pid_t process, const std::string& action) { return Shell(absl::StrCat(HEAPTAPE_PROGRAM, " ctl ", process, " ", action)); }
+
+TEST(RecordControl, AWriterWhoseBlockMayShrinkIsNotBelieved) {
+  FakeWriter sealed(geteuid(), true), unsealed(geteuid(), false);
+  unsealed.Claim(getpid());
+  EXPECT_THAT(Ctl(getpid(), "status").output, HasSubstr("is not being recorded"));
+  EXPECT_EQ(Ctl(getpid(), "stop").status, 1);
+  EXPECT_FALSE(unsealed.WasReached());
+  // This shows that it is not for another reason.
+  sealed.Claim(getpid());
+  EXPECT_EQ(Ctl(getpid(), "stop").status, 0);
+  EXPECT_TRUE(sealed.WasReached());
+}
+
+TEST(RecordControl, AStrangerThatClaimsToRecordRootsProcessIsNotBelieved) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can look into a stranger's process";
+  TemporaryFolder folder;
+  FakeWriter stranger(65534, true);  // started first, so found first
+  // One that nobody records, one that is gone.
+  const pid_t gone = fork();
+  if (gone == 0) _exit(0);
+  waitpid(gone, nullptr, 0);
+  for (const pid_t process : {getpid(), gone}) {
+    stranger.Claim(process);
+    EXPECT_THAT(Ctl(process, "status").output, HasSubstr("is not being recorded"));
+    EXPECT_EQ(Ctl(process, "stop").status, 1);
+  }
+  EXPECT_EQ(Ctl(stranger.process(), "stop").status, 1);
+  // One that is recorded.
+  stranger.Claim(0);
+  Running running(folder, "-o " + folder.File("x.tape"), Busy(60000));
+  pid_t program, writer;
+  ASSERT_TRUE(running.Find(&program, &writer));
+  stranger.Claim(program);
+  EXPECT_THAT(Ctl(program, "stop").output, HasSubstr("state                      suspended"));
+  EXPECT_THAT(Ctl(program, "status").output, HasSubstr(absl::StrCat("writer_pid                 ", writer, "\n")));
+  EXPECT_FALSE(stranger.WasReached());
+  // One of his own: who else should say what becomes of it?
+  FakeWriter his_own(65534, true);
+  his_own.Claim(stranger.process());
+  EXPECT_EQ(Ctl(stranger.process(), "stop").status, 0);
+  EXPECT_TRUE(his_own.WasReached());
+  kill(program, SIGKILL);
+  EXPECT_EQ(running.Wait(), 128 + SIGKILL);
+}
+
+TEST(RecordSignals, AnInterruptOfAnotherProcessReachesTheProgram) {
+  TemporaryFolder folder;
+  Running running(folder, "-o " + folder.File("x.tape"), TestProgram("standard_streams") + " wait");
+  pid_t program, writer;
+  ASSERT_TRUE(running.Find(&program, &writer));
+  kill(running.process(), SIGINT);
+  EXPECT_EQ(running.Wait(), 7);
+  EXPECT_THAT(running.Output(), HasSubstr("one interrupt"));
+}
+
+// The terminal sends it to both.
+TEST(RecordSignals, AnInterruptOfTheTerminalReachesTheProgramOnce) {
+  TemporaryFolder folder;
+  int terminal = -1;
+  const pid_t record = forkpty(&terminal, nullptr, nullptr, nullptr);
+  ASSERT_GE(record, 0);
+  if (record == 0) {
+    execl(HEAPTAPE_PROGRAM, HEAPTAPE_PROGRAM, "record", "-o", folder.File("x.tape").c_str(), "--", TestProgram("standard_streams").c_str(),
+          "wait", nullptr);
+    _exit(127);
+  }
+  std::string output;
+  char buffer[4096];
+  ssize_t got;
+  bool interrupted = false;
+  while ((got = read(terminal, buffer, sizeof(buffer))) > 0) {
+    output.append(buffer, static_cast<std::size_t>(got));
+    if (interrupted || !absl::StrContains(output, "stdout open")) continue;
+    interrupted = true;
+    EXPECT_EQ(write(terminal, "\x03", 1), 1);
+  }
+  close(terminal);
+  int status = 0;
+  waitpid(record, &status, 0);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 7);
+  EXPECT_THAT(output, HasSubstr("one interrupt"));
+// --- killed at any moment ---------------------------------------------------------------------------------------
+
+// Thirty times where HEAPTAPE_LONG_TESTS is set.
+int Kills() { return std::getenv("HEAPTAPE_LONG_TESTS") ? 30 : 4; }
+
+struct Victim {
+  std::string name;
+  std::string command;
+};
+
+std::vector<Victim> Victims(const TemporaryFolder& folder) {
+  std::ofstream(folder.File("torrc")) << "DataDirectory " << folder.File("data") << "\nDisableNetwork 1\nSocksPort 0\nLog err stdout\n";
+  return {{"threads", TestProgram("crowd") + " 3 60000"},
+          {"redis", absl::StrCat("redis-server --port 0 --unixsocket ", folder.File("s"), " --save '' --daemonize no --dir ", folder.path())},
+          {"tor", "tor -f " + folder.File("torrc")}};
+}
+
+TEST(RecordKilled, TheProgramAtAnyMoment) {
+  for (int i = 0; i < Kills(); ++i) {
+    TemporaryFolder folder;
+    for (const Victim& victim : Victims(folder)) {
+      std::filesystem::remove(folder.File("x.tape"));
+      Running running(folder, "-v -o " + folder.File("x.tape"), victim.command);
+      pid_t program, writer;
+      ASSERT_TRUE(running.Find(&program, &writer)) << victim.name << running.Output();
+      std::this_thread::sleep_for(std::chrono::milliseconds((i * 37 + 11) % 200));
+      kill(program, SIGKILL);
+      EXPECT_EQ(running.Wait(), 128 + SIGKILL) << victim.name;
+      const ReadTrace trace = ReadAndCheck(folder.File("x.tape"));
+      EXPECT_TRUE(trace.summary.complete) << victim.name;
+      EXPECT_TRUE(trace.damage.empty()) << victim.name;
+      // A thread that is killed between taking a number and publishing its event loses that one.
+      EXPECT_LE(trace.summary.lost_events, 3u) << victim.name;
+      EXPECT_GT(trace.summary.event_count, 0u) << victim.name;
+    }
+  }
+}
+
+TEST(RecordKilled, TheWriterAtAnyMoment) {
+  for (int i = 0; i < Kills(); ++i) {
+    TemporaryFolder folder;
+    Running running(folder, "--max-wait 2s -o " + folder.File("x.tape"), TestProgram("crowd") + " 3 2500");
+    pid_t program, writer;
+    ASSERT_TRUE(running.Find(&program, &writer));
+    ASSERT_EQ(Shell(absl::StrCat(HEAPTAPE_PROGRAM, " ctl ", program, " flush")).status, 0);
+    std::this_thread::sleep_for(std::chrono::milliseconds((i * 37 + 11) % 300));
+    kill(writer, SIGKILL);
+    running.Wait();
+    EXPECT_THAT(running.Output(), HasSubstr("crowd: 3 threads, 0 children, 0 failures"));
+    const ReadTrace trace = ReadAndCheck(folder.File("x.tape.part"));
+    EXPECT_FALSE(trace.summary.complete);
+    EXPECT_TRUE(trace.damage.empty());
+    EXPECT_GT(trace.summary.event_count, 0u);
+  }
+}
+
+// Of x.tape, until the third is finished; the program is ended then.
 void RecordThreeSegments(const TemporaryFolder& folder, const std::string& options, std::chrono::nanoseconds* took = nullptr) {
   const auto start = std::chrono::steady_clock::now();
   Running running(folder, "--segment-time 1s " + options + " -o " + folder.File("x.tape"), BusyUntil(folder.File("never")));

@@ -154,6 +154,7 @@ Recorded RecordAndCheck(const std::vector<std::string>& command, const std::stri
   EXPECT_TRUE(recorded.trace.summary.complete);
   EXPECT_TRUE(recorded.trace.damage.empty());
   EXPECT_EQ(recorded.trace.summary.event_count, launch->figures["events"]);
+  EXPECT_EQ(recorded.trace.summary.unmatched_frees, UnmatchedFrees()) << "counted, and none";
   return recorded;
 }
 

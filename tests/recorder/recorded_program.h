@@ -110,6 +110,7 @@ class Running {
   // The recorded program and its writer, from `heaptape ctl`, once it is being recorded.
   bool Find(pid_t* program, pid_t* writer);
 
+  pid_t process() const { return record_; }
   pid_t program() const;  // -1 where there is none (yet)
 
  private:

@@ -154,6 +154,36 @@ TEST(HistoryReportTest, TheIssuesCommandIsWhatSomebodyElseCanRun) {
   EXPECT_THAT(HistoryIssue(report), Not(HasSubstr("secret.")));
 }
 
+TEST(HistoryReportTest, TheIssuesCommandKeepsWhatEveryMachineHas) {
+  HistoryReport report = BisectedReport();
+  report.command = {"heaptape", "bisect", report.trace.path, "--force", "--build", "/usr/bin/make 2>/dev/null; cp /home/ada/x.so>/tmp/y&"};
+  EXPECT_THAT(HistoryIssue(report), HasSubstr("\nheaptape bisect recording.tape --build '/usr/bin/make 2>/dev/null; cp x.so>y&'\n"));
+}
+
+TEST(HistoryReportTest, WhatStrangersWroteStaysText) {
+  HistoryReport report = BisectedReport();
+  for (Measurement& measurement : report.bisection->measured) {
+    measurement.commit.name = "```";
+    measurement.commit.author = "Eve\x1b]0;owned\a";
+    measurement.commit.subject = "=cmd|' /C calc'!A0 <script>\r\n| [x](http://evil) \xe2\x80\xae\x80";
+  }
+  report.bisection->first->commit = report.bisection->measured[0].commit;
+  report.bisection->log = "# bad: <script>\x1b[2J\n```\ngit bisect start\n";
+  report.machine = "<img src=x>";
+  const std::string issue = HistoryIssue(report), csv = HistoryCsv(report), chart = HistoryChart(report), table = HistoryTable(report, 0);
+  for (const std::string& text : {issue, csv, chart, table, HistoryJson(report)}) {
+    for (const char c : text) EXPECT_TRUE(static_cast<unsigned char>(c) >= 0x20 || c == '\n') << text;
+    EXPECT_THAT(text, Not(HasSubstr("\xe2\x80\xae")));
+  }
+  EXPECT_THAT(issue, HasSubstr("\\<script>\\\\r\\\\n\\| \\[x\\](http://evil) \\\\u202e\\\\x80 |\n"));
+  EXPECT_THAT(issue, HasSubstr("machine: \\<img src=x>"));
+  // Only a longer fence ends these blocks.
+  EXPECT_THAT(issue, HasSubstr("\n````\n```            "));
+  EXPECT_THAT(issue, HasSubstr("\n````\n# bad: <script>\\x1b[2J\n```\ngit bisect start\n````\n"));
+  EXPECT_THAT(csv, HasSubstr(",'=cmd|"));
+  EXPECT_THAT(chart, Not(HasSubstr("<script")));
+}
+
 TEST(HistoryReportTest, ASweepNamesItsLargestStepAndHowToGoOn) {
   HistoryReport report = BisectedReport();
   report.sweep = report.bisection->measured;

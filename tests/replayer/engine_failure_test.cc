@@ -78,6 +78,26 @@ TEST(EngineFailure, TheMemoryLimitStopsAtTheSameEventEachTime) {
   EXPECT_EQ(MustReplay(trace, Misbehaving("eat", 100), options).events_replayed, run.events_replayed);
 }
 
+// A block of which nothing is known is written as a whole.
+TEST(EngineFailure, TheDefaultLimitEndsAReplayAndElseMovesNoFigure) {
+  MemoryTrace trace = Mallocs(20'000);
+  const RunResult without = MustReplay(trace, Glibc(), {});
+  const RunResult within = MustReplay(trace, Glibc(), {.default_memory_limit_bytes = 64 << 20});
+  EXPECT_EQ(within.error, std::nullopt);
+  EXPECT_EQ(within.series_digest, without.series_digest);
+  EXPECT_EQ(within.peak_rss_bytes, without.peak_rss_bytes);
+  EXPECT_EQ(within.peak_time_ns, without.peak_time_ns);
+  EXPECT_EQ(within.settings.memory_limit_bytes, 0u);
+  trace.Malloc(std::uint64_t{2} << 30);
+  trace.Malloc(100);
+  for (const Touch touch : {Touch::kRecorded, Touch::kFull}) {
+    const RunResult run = MustReplay(trace, Glibc(), {.touch = touch, .default_memory_limit_bytes = 64 << 20});
+    EXPECT_THAT(run.error.value_or(""), HasSubstr("passed the memory limit of 64.0 MiB, its share of what the machine has available (see --memory-limit)"));
+    EXPECT_LE(run.peak_rss_bytes, 72u << 20);
+  }
+  ExpectNoChildren();
+}
+
 TEST(EngineFailure, ALibraryThatReachesForMoreThanMemoryGetsNoneOfItAndIsNamed) {
   const RunResult run = MustReplay(Mallocs(1000), Misbehaving("reach", 500), {});
   EXPECT_EQ(run.error.value_or(""), "");

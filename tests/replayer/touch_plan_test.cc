@@ -44,6 +44,18 @@ TEST(TouchPlan, WithoutRecordsMallocIsFullAndCallocSparse) {
   EXPECT_THAT(Next(plan, Start(Op::kCalloc, 1, 32 * kPage), 1), IsEmpty());
 }
 
+TEST(TouchPlan, OfASparseBlockNoMoreIsWrittenThanWasEverResident) {
+  constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
+  TouchPlan plan({}, 4, 3 * kGiB);
+  EXPECT_THAT(Next(plan, Start(Op::kMalloc, 0, 16 * kGiB), 0), ElementsAre(PageRange{0, 3 * kGiB / kPage}));
+  EXPECT_THAT(Next(plan, {Op::kRealloc, 0, 0, 0, 32 * kGiB}, 1), ElementsAre(PageRange{0, 3 * kGiB / kPage}));
+  EXPECT_THAT(Next(plan, Start(Op::kMalloc, 1, 2 * kGiB), 1), ElementsAre(PageRange{0, 2 * kGiB / kPage}));
+  // What was resident may be sampled too early for a block that is not so large.
+  TouchPlan small({}, 4, 1000 * kPage);
+  EXPECT_THAT(Next(small, Start(Op::kMalloc, 0, kGiB / 2), 0), ElementsAre(PageRange{0, kGiB / 2 / kPage}));
+  EXPECT_THAT(Next(small, Start(Op::kMalloc, 1, 16 * kGiB), 1), ElementsAre(PageRange{0, kGiB / kPage}));
+}
+
 TEST(TouchPlan, SmallBlocksAreNotItsBusiness) {
   TouchPlan plan({}, 4);
   EXPECT_THAT(Next(plan, Start(Op::kMalloc, 0, 4 * kPage), 0), IsEmpty());

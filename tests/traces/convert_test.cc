@@ -140,6 +140,19 @@ TEST(ConvertSampleTest, ErrorsSayWhere) {
   EXPECT_EQ(message("heaptrack", packed.substr(0, packed.size() - 5)), "the compressed data end too early");
 }
 
+TEST(ImportedProgramTest, ARecordingThatNeedsMoreThanTheLimitIsRefusedByName) {
+  TemporaryTrace trace;
+  ImportedProgram program({}, [&](const TraceInfo&) { return &trace.writer(); }, "phone.txt", 100 * kImportBytes);
+  for (std::uint64_t i = 1; i <= 100; ++i) program.Allocate(Op::kMalloc, i, 16, 0, 0);
+  EXPECT_TRUE(program.status().ok()) << program.status();
+  program.Free(1, 0);
+  program.Allocate(Op::kMalloc, 1, 16, 0, 0);
+  EXPECT_TRUE(program.status().ok()) << program.status();
+  program.Allocate(Op::kMalloc, 101, 16, 0, 0);
+  EXPECT_TRUE(absl::IsResourceExhausted(program.Finish())) << program.status();
+  EXPECT_EQ(std::string(program.status().message()).rfind("phone.txt: needs ", 0), 0u) << program.status();
+}
+
 TEST(ImportedProgramTest, ContradictionsAreSetRightAndCounted) {
   TemporaryTrace trace;
   ImportedProgram program({}, [&](const TraceInfo&) { return &trace.writer(); });

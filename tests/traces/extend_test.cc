@@ -85,6 +85,14 @@ TEST(Extend, RepeatsASteadyStretchWithTheSameLiveSet) {
   for (const auto& [ms, bytes] : walk.live_bytes_at) EXPECT_EQ(bytes, 100 * 16 + 5000u) << ms;
 }
 
+TEST(Extend, UnmatchedFreesGrowAsTheEventsDo) {
+  TemporaryTrace recorded, extended;
+  WriteRounds(recorded.writer(), 10);
+  recorded.writer().AddUnmatchedFrees({.unknown = recorded.writer().event_count(), .missed = 0});
+  ASSERT_TRUE(Extend(recorded, extended, {.stretch_start_ns = 60 * kMs, .duration_ns = 1000 * kMs}).ok());
+  EXPECT_EQ(extended.Open()->summary().unmatched_frees, (UnmatchedFrees{.unknown = extended.writer().event_count(), .missed = 0}));
+}
+
 TEST(Extend, PaceStretchesTimeFromTheStretchOn) {
   TemporaryTrace recorded, extended;
   WriteRounds(recorded.writer(), 10);

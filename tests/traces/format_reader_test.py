@@ -98,6 +98,7 @@ class Block:
              block.raw_bytes, block.side_bytes, block.peak_objects, block.peak_bytes, block.peak_threads,
              block.lost) = (fields.varint() for _ in range(12))
             block.event_digest, block.touch_digest = u(fields.take(8)), u(fields.take(8))
+            block.unmatched_frees = (fields.varint() - 1, fields.varint() - 1) if fields.more() else None
         return block
 
 
@@ -430,6 +431,12 @@ def line_of(event):
                      str(1 << log2 if log2 else 0), ",".join(words) or "-"])
 
 
+def unmatched_line(data):
+    """What the last block says of them, as a line of a dump; None where they were not counted."""
+    counted = [block.unmatched_frees for block in blocks(data) if block.kind in (EVENTS, CHECKPOINT, INDEX)][-1]
+    return counted and f"#unmatched_frees {counted[0]} {counted[1]}"
+
+
 def event_lines(text):
     return (line for line in text if not line.startswith("#"))
 
@@ -463,7 +470,11 @@ def test(heaptape, source):
     if len(golden) < 4:
         sys.exit("the golden files are missing")
     for path in golden:
-        compare(path.name, path.read_bytes(), event_lines(path.with_suffix(".dump").read_text().splitlines()))
+        lines = path.with_suffix(".dump").read_text().splitlines()
+        compare(path.name, path.read_bytes(), event_lines(lines))
+        line = unmatched_line(repaired(path.read_bytes()))
+        if [line] * (line is not None) != [line for line in lines if line.startswith("#unmatched_frees")]:
+            sys.exit(f"{path.name}: read by the format: {line}")
     sample = source / "traces/samples/guard-small.tape"
     # All of it takes minutes here, where heaptape takes less than a second.
     limit = None if os.environ.get("HEAPTAPE_LONG_TESTS") else 300_000

@@ -46,6 +46,7 @@ class RandomProgram {
       writer_.Time(time_ns_);
       if (time_ns_ / resolution_ns_ > step_) {
         step_ = time_ns_ / resolution_ns_;
+        marked_events_ = events_.size() + 1;
         events_.push_back({Op::kTime, 0, 0, 0, step_ * resolution_ns_});
       }
     } else if (dice < 14) {
@@ -114,7 +115,10 @@ class RandomProgram {
       const std::uint64_t pages = Pick(100000) * 4096;
       ResidentSample sample{time_ns_, writer_.event_count(), pages, pages / 2, 8192, pages, 0, 0};
       writer_.Resident(sample);
-      resident_.push_back(sample);
+      // No finer than the marks are.
+      sample.time_ns = time_ns_ / resolution_ns_ * resolution_ns_;
+      sample.event_number = marked_events_;
+      if (resident_.empty() || sample.time_ns > resident_.back().time_ns) resident_.push_back(sample);
     }
   }
 
@@ -139,7 +143,7 @@ class RandomProgram {
   std::vector<std::uint16_t> threads_{0};
   std::uint16_t thread_ = 0;
   std::uint32_t slots_ = 0;
-  std::uint64_t time_ns_ = 0, step_ = 0;
+  std::uint64_t time_ns_ = 0, step_ = 0, marked_events_ = 0;
   std::vector<TouchRecord> touched_;
   std::vector<ResidentSample> resident_;
 };

@@ -47,7 +47,9 @@ class TraceFileTest : public testing::Test {
     info.c_library = "glibc 2.36";
     info.cpu_count = 4;
     info.time_resolution_ns = 1'000'000;
-    auto writer = TraceWriter::Create(folder_ + "/" + name, info, options);
+    TraceWriterOptions replacing = options;
+    replacing.replace = true;
+    auto writer = TraceWriter::Create(folder_ + "/" + name, info, replacing);
     EXPECT_TRUE(writer.ok()) << writer.status();
     return *std::move(writer);
   }
@@ -130,6 +132,31 @@ TEST_F(TraceFileTest, StacksAndModulesComeBack) {
   ASSERT_TRUE(reader.ok()) << reader.status();
   EXPECT_EQ(*(*reader)->ReadModules(), modules);
   EXPECT_EQ(*(*reader)->ReadStacks(), stacks);
+}
+
+TEST_F(TraceFileTest, UnmatchedFreesComeBackUpToTheLastFlush) {
+  auto writer = Create();
+  writer->AddUnmatchedFrees({});
+  writer->Allocate(Op::kMalloc, 24, 0, 0);
+  ASSERT_TRUE(writer->Flush().ok());
+  EXPECT_EQ((*TraceReader::Open(path_ + ".part"))->summary().unmatched_frees, UnmatchedFrees());
+  writer->AddUnmatchedFrees({.unknown = 200, .missed = 2});
+  writer->AddUnmatchedFrees({.unknown = 100, .missed = 1});
+  writer->Allocate(Op::kMalloc, 24, 0, 0);
+  ASSERT_TRUE(writer->Flush().ok());
+  const UnmatchedFrees flushed = {.unknown = 300, .missed = 3};
+  EXPECT_EQ((*TraceReader::Open(path_ + ".part"))->summary().unmatched_frees, flushed);
+  // Of what no event follows the index tells.
+  writer->AddUnmatchedFrees({.unknown = 1, .missed = 0});
+  ASSERT_TRUE(writer->Finish().ok());
+  const UnmatchedFrees finished = {.unknown = 301, .missed = 3};
+  auto reader = TraceReader::Open(path_);
+  EXPECT_EQ((*reader)->summary().unmatched_frees, finished);
+  EXPECT_TRUE((*reader)->damage().empty());
+  auto other = Create({}, "b.tape");
+  other->Allocate(Op::kMalloc, 24, 0, 0);
+  ASSERT_TRUE(other->Finish().ok());
+  EXPECT_EQ((*TraceReader::Open(folder_ + "/b.tape"))->summary().unmatched_frees, std::nullopt) << "nobody counted";
 }
 
 TEST_F(TraceFileTest, TheDigestDoesNotDependOnBlocks) {
@@ -403,12 +430,14 @@ TEST_F(TraceFileTest, ASizeLimitEndsTheTraceCleanly) {
   EXPECT_TRUE(absl::IsResourceExhausted(writer->status()));
   EXPECT_TRUE(absl::IsResourceExhausted(writer->Finish()));
   EXPECT_LE(std::filesystem::file_size(path_), 100'000u);
+  const std::uint64_t written = writer->event_count();
   auto reader = TraceReader::Open(path_);
   ASSERT_TRUE(reader.ok()) << reader.status();
   EXPECT_TRUE((*reader)->summary().complete);
   EXPECT_TRUE((*reader)->summary().ended_at_limit);
   const std::vector<Event> events = ReadAll(**reader);
   EXPECT_GT(events.size(), 0u);
+  EXPECT_EQ(written, events.size()) << "not those that found no place";
   EXPECT_TRUE(std::equal(events.begin(), events.end(), program.events().begin()));
   EXPECT_THAT((*reader)->damage(), IsEmpty());
 }

@@ -74,7 +74,7 @@ class TraceToolsTest : public testing::Test {
     const absl::Status status = LoadTrace(
         [&](std::string& line) { return static_cast<bool>(std::getline(in, line)); },
         [&](const TraceInfo& info) -> absl::StatusOr<TraceWriter*> {
-          writer = *TraceWriter::Create(folder_ + "/loaded.tape", info);
+          writer = *TraceWriter::Create(folder_ + "/loaded.tape", info, {.replace = true});
           return writer.get();
         });
     if (!status.ok()) {
@@ -98,6 +98,65 @@ TEST_F(TraceToolsTest, ACopyHasTheSameContent) {
   EXPECT_EQ(*copy->ReadTouched(), *reader_->ReadTouched());
   EXPECT_EQ(*copy->ReadStacks(), *reader_->ReadStacks());
   EXPECT_EQ(*copy->ReadModules(), *reader_->ReadModules());
+}
+
+TEST_F(TraceToolsTest, ACoarserCopyHasNothingFinerThanItsMarks) {
+  TraceInfo info = reader_->info();
+  info.time_resolution_ns = 50'000'000;
+  auto copy = Copy({}, info);
+  std::set<std::uint64_t> marks = {0};  // numbers of the events up to each
+  std::uint64_t events = 0;
+  for (auto block = copy->Next(); block.ok() && !block->events.empty(); block = copy->Next()) {
+    for (const Event& event : block->events) {
+      ++events;
+      if (event.op != Op::kTime) continue;
+      EXPECT_EQ(event.size % info.time_resolution_ns, 0u);
+      marks.insert(events);
+    }
+  }
+  EXPECT_GT(marks.size(), 5u);
+  const std::vector<ResidentSample> fine = *reader_->ReadResident(), coarse = *copy->ReadResident();
+  std::set<std::uint64_t> steps, copied;
+  for (const ResidentSample& sample : fine) steps.insert(sample.time_ns / info.time_resolution_ns);
+  for (const ResidentSample& sample : coarse) {
+    EXPECT_EQ(sample.time_ns % info.time_resolution_ns, 0u);
+    EXPECT_TRUE(marks.contains(sample.event_number)) << sample.event_number;
+    EXPECT_TRUE(copied.insert(sample.time_ns / info.time_resolution_ns).second) << sample.time_ns;
+  }
+  EXPECT_LT(steps.size(), fine.size());
+  EXPECT_EQ(copied, steps);
+}
+
+// Ten in each of three blocks of two events.
+TEST_F(TraceToolsTest, UnmatchedFreesGoAlongWithWhatIsCopied) {
+  TraceInfo info;
+  info.time_resolution_ns = 1;
+  auto writer = *TraceWriter::Create(folder_ + "/unmatched.tape", info);
+  for (std::uint64_t block = 1; block <= 3; ++block) {
+    writer->AddUnmatchedFrees({.unknown = 10, .missed = 1});
+    writer->Allocate(Op::kMalloc, 24, 0, 0);
+    writer->Time(block * 100);
+    ASSERT_TRUE(writer->Flush().ok());
+  }
+  ASSERT_TRUE(writer->Finish().ok());
+  reader_ = *TraceReader::Open(folder_ + "/unmatched.tape");
+  const auto frees = [](std::uint64_t unknown, std::uint64_t missed) { return UnmatchedFrees{.unknown = unknown, .missed = missed}; };
+  EXPECT_EQ(Copy({}, info)->summary().unmatched_frees, frees(30, 3));
+  TranscribeOptions part;
+  part.from_ns = 150;  // in the second block
+  EXPECT_EQ(Copy(part, info)->summary().unmatched_frees, frees(20, 2));
+  part = {};
+  part.to_ns = 200;
+  EXPECT_EQ(Copy(part, info)->summary().unmatched_frees, frees(20, 2));
+
+  ASSERT_TRUE(reader_->Seek(0).ok());
+  const std::string text = Dump(*reader_);
+  EXPECT_THAT(text, HasSubstr("\n#unmatched_frees 30 3\n"));
+  auto loaded = Load(text);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ((*loaded)->summary().unmatched_frees, frees(30, 3));
+  EXPECT_EQ(Dump(**loaded), text);
+  EXPECT_FALSE(Load("#heaptape dump 1\n#unmatched_frees 30\n").ok());
 }
 
 TEST_F(TraceToolsTest, DumpAndLoadGiveTheSameTrace) {
@@ -274,12 +333,13 @@ TEST_F(JoinTest, SegmentsOfATraceBecomeTheTraceAgain) {
 // the block goes on living.
 TEST_F(JoinTest, WhatLiesBesideTheEventsFollowsItsObjects) {
   auto first = Segment(
-      "0 malloc 0 100000 0 -\n#touched 0 allocation 0+1\n0 malloc 1 8 0 -\n#module aa liba.so\n#stack 1 0+16\n"
+      "#unmatched_frees 2 3\n0 malloc 0 100000 0 -\n#touched 0 allocation 0+1\n0 malloc 1 8 0 -\n#module aa liba.so\n#stack 1 0+16\n"
       "1 thread_start - 0 0 -\n0 thread_end - 0 0 -\n1 malloc 2 70000 0 -\n1 malloc 3 80000 64 -\n"
       "- time - 5 0 -\n1 free 1 0 0 -\n1 free 2 0 0 -\n#touched 2 free 0+2\n"
       "#touched 0 free 0+5\n#touched 3 free 0+6\n");
   auto second = Segment(
-      "#info segment_start_ns 10\n1 thread_start - 0 0 -\n0 thread_end - 0 0 -\n1 malloc 0 100000 0 -\n1 malloc 1 80000 64 -\n"
+      "#info segment_start_ns 10\n#unmatched_frees 3 4\n"
+      "1 thread_start - 0 0 -\n0 thread_end - 0 0 -\n1 malloc 0 100000 0 -\n1 malloc 1 80000 64 -\n"
       "1 malloc 2 9 0 -\n#module bb libb.so\n#module aa liba.so\n#stack 2 1+32\n- time - 3 0 -\n#resident 3 5 8192 8192 0 8192 0 0\n"
       "1 free 0 0 0 -\n#touched 0 free 0+7\n1 realloc 1 90000 0 -\n#touched 1 free 0+8\n#touched 1 allocation 0+9\n");
   ASSERT_TRUE(first && second);
@@ -300,9 +360,10 @@ TEST_F(JoinTest, WhatLiesBesideTheEventsFollowsItsObjects) {
                                             TouchRecord{3, When::kAllocation, {{0, 9}}}));
   EXPECT_THAT(*(*whole)->ReadModules(), testing::ElementsAre(Module{"liba.so", "aa"}, Module{"libb.so", "bb"}));
   EXPECT_THAT(*(*whole)->ReadStacks(), testing::ElementsAre(StackSample{1, {{0, 16}}}, StackSample{4, {{0, 32}}}));
+  EXPECT_EQ((*whole)->summary().unmatched_frees, (UnmatchedFrees{.unknown = 5, .missed = 7}));
   ASSERT_EQ((*whole)->ReadResident()->size(), 1u);
   EXPECT_EQ((*whole)->ReadResident()->front().time_ns, 13u);
-  EXPECT_EQ((*whole)->ReadResident()->front().event_number, first->summary().event_count + 2);
+  EXPECT_EQ((*whole)->ReadResident()->front().event_number, first->summary().event_count + 3);  // up to its mark
 }
 
 TEST_F(JoinTest, ASegmentThatBeginsOtherwiseIsRefused) {

@@ -21,6 +21,8 @@
 #include <charconv>
 #include <string>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "traces/convert/formats.h"
@@ -50,6 +52,7 @@ bool Recognise(std::span<const std::uint8_t> head) {
 // Objects of an interpreted file: each has a number of its own, kept by what it is an allocation of.
 class Interpreted {
  public:
+  static constexpr std::uint64_t kBytes = 64;  // of each kind of allocation, while the table of them grows
   bool empty() const { return infos_.empty(); }
   void Add(std::uint64_t size) { infos_.push_back({size, {}}); }
   bool Allocate(std::uint64_t info, ImportedProgram& program) {
@@ -111,6 +114,7 @@ absl::Status Import(ByteReader& in, ImportedProgram& program) {
       case 'a':
         if (!NextNumber(line, first)) return wrong("expected a size");
         interpreted.Add(first);
+        program.Takes(Interpreted::kBytes);
         break;
       case '+':
         if (file_format == 0) return wrong("expected heaptrack's version first");
@@ -140,9 +144,11 @@ absl::Status Write(TraceReader& reader, const ByteSink& sink, std::vector<std::s
   if (!resident.ok()) return resident.status();
   Output out(sink);
   const std::uint64_t page = std::max<std::uint64_t>(info.page_bytes, 1);
-  // Names are counted, so that they may hold anything but the end of a line.
+  // Names are counted and may be any text of one line. What could be more than text to a terminal is escaped, as in a dump.
   std::string program = info.program.empty() ? "unknown" : info.program;
-  for (char& c : program) c = c == '\n' || c == '\r' ? ' ' : c;
+  if (!std::all_of(program.begin(), program.end(), [](char c) { return absl::ascii_isprint(static_cast<unsigned char>(c)); })) {
+    program = absl::CEscape(program);
+  }
   absl::StrAppendFormat(&out.text(), "v 10400 %x\nx %x %s\nX %s\nI %x %x\nm 1 -\n", kFileFormat, program.size(), program,
                         program, page, info.memory_bytes / page);
   std::uint64_t other_calls = 0, reallocs = 0, written_ms = 0;

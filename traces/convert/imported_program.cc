@@ -54,7 +54,15 @@ void ImportedProgram::Start(Op op, std::uint64_t address, std::uint64_t size, st
     status_ = absl::DataLossError(absl::StrCat("more than ", format::kMaxLiveObjects, " live objects"));
     return;
   }
-  at->second = writer_->Allocate(op, size, alignment, thread);
+  Takes(0);
+  if (status_.ok()) at->second = writer_->Allocate(op, size, alignment, thread);
+}
+
+void ImportedProgram::Takes(std::uint64_t bytes) {
+  importer_bytes_ += bytes;
+  const std::uint64_t needed = slots_.size() * kImportBytes + importer_bytes_;
+  if (needed <= memory_limit_bytes_ || !status_.ok()) return;
+  status_ = OverMemoryLimit(name_, static_cast<double>(needed), absl::StrCat(slots_.size(), " live objects"), memory_limit_bytes_);
 }
 
 void ImportedProgram::Allocate(Op op, std::uint64_t address, std::uint64_t size, std::uint64_t alignment,
@@ -129,7 +137,7 @@ void ImportedProgram::Time(std::uint64_t time_ns) {
 }
 
 absl::Status ImportedProgram::Finish() {
-  Ready();
+  if (Ready()) writer_->AddUnmatchedFrees({.unknown = unknown_frees_ + unknown_reallocs_, .missed = missing_frees_});
   return status_;
 }
 

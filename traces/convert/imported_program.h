@@ -1,8 +1,8 @@
 // Turns calls that name their objects by address, as other tools record them, into a trace.
 //
 // What an address or a thread's number was in the other file is forgotten here. Calls that contradict what
-// came before are set right and counted: notes() says which. About 32 bytes a live object, beside the
-// writer's own. One thread only.
+// came before are set right and counted: notes() says which. kImportBytes a live object, the writer's own
+// included. One thread only.
 
 #ifndef HEAPTAPE_TRACES_CONVERT_IMPORTED_PROGRAM_H_
 #define HEAPTAPE_TRACES_CONVERT_IMPORTED_PROGRAM_H_
@@ -17,17 +17,26 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "traces/event.h"
+#include "traces/memory_limit.h"
 #include "traces/trace_info.h"
 #include "traces/trace_writer.h"
 
 namespace heaptape {
+
+// At most, while the table of addresses grows.
+inline constexpr std::uint64_t kImportBytes = 88;
 
 class ImportedProgram {
  public:
   using CreateWriter = std::function<absl::StatusOr<TraceWriter*>(const TraceInfo&)>;
 
   // `create` is called once, at the first event or in Finish(), with what info() holds by then.
-  ImportedProgram(TraceInfo info, CreateWriter create) : info_(std::move(info)), create_(std::move(create)) {}
+  // `name` stands in messages. ResourceExhausted where the live objects need more than the limit (0: DefaultMemoryLimit()).
+  ImportedProgram(TraceInfo info, CreateWriter create, std::string name = "the recording", std::uint64_t memory_limit_bytes = 0)
+      : info_(std::move(info)),
+        create_(std::move(create)),
+        name_(std::move(name)),
+        memory_limit_bytes_(memory_limit_bytes != 0 ? memory_limit_bytes : DefaultMemoryLimit()) {}
 
   TraceInfo& info() { return info_; }
 
@@ -38,6 +47,8 @@ class ImportedProgram {
   void Reallocate(std::uint64_t address, std::uint64_t new_address, std::uint64_t size, std::int64_t thread);
   void EndThread(std::int64_t thread);
   void Time(std::uint64_t time_ns);
+  // The importer keeps so many bytes more of its own: they count as what the live objects take.
+  void Takes(std::uint64_t bytes);
 
   // Not OK: nothing more is taken.
   const absl::Status& status() const { return status_; }
@@ -53,6 +64,9 @@ class ImportedProgram {
 
   TraceInfo info_;
   CreateWriter create_;
+  std::string name_;
+  std::uint64_t memory_limit_bytes_;
+  std::uint64_t importer_bytes_ = 0;
   TraceWriter* writer_ = nullptr;
   absl::Status status_;
   absl::flat_hash_map<std::uint64_t, std::uint32_t> slots_;     // by address

@@ -87,7 +87,13 @@ absl::Status WriteState(const NetworkState& state) {
                                {"torrc", state.torrc},
                                {"rounds", state.rounds}};
   const std::string path = StatePath(options.directory), part = path + ".part";
-  if (absl::Status status = WriteFile(part, json.dump(2)); !status.ok()) return status;
+  std::string text;
+  try {
+    text = json.dump(2);
+  } catch (const nlohmann::json::type_error&) {
+    return absl::InvalidArgumentError(absl::StrCat(options.directory, ": the name is not UTF-8; choose another --dir"));
+  }
+  if (absl::Status status = WriteFile(part, text); !status.ok()) return status;
   std::error_code error;
   fs::rename(part, path, error);
   return error ? absl::FailedPreconditionError(absl::StrCat(path, ": cannot write: ", error.message())) : absl::OkStatus();

@@ -33,7 +33,7 @@ typedef enum heaptape_status {
   HEAPTAPE_NOT_FOUND = 1, /* no such file, or it may not be read */
   HEAPTAPE_NO_TRACE = 2,  /* not a trace, or one of a version this library does not know; a wrong argument */
   HEAPTAPE_DAMAGED = 3,   /* nothing of it can be read */
-  HEAPTAPE_FAILED = 4     /* anything else, e.g. no memory */
+  HEAPTAPE_FAILED = 4     /* anything else, e.g. no memory: reading takes no more than three quarters of what is available */
 } heaptape_status;
 
 /* What happened. Values are those of the file format and never change; later versions may add to them. */
@@ -116,7 +116,7 @@ typedef struct heaptape_batch {
 /* The recorded process's memory, as its kernel told it. */
 typedef struct heaptape_resident {
   uint64_t time_ns;
-  uint64_t event_number; /* events before the sample */
+  uint64_t event_number; /* events before the sample, up to the last time mark */
   uint64_t rss_bytes;
   uint64_t anonymous_bytes;
   uint64_t non_heap_bytes; /* of anonymous_bytes */
