@@ -22,6 +22,9 @@ std::uint64_t CpuTime() {
   return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
+// Or in the kernel's "[vdso]" and its like, which have names as well.
+bool InFile(const Mapping& mapping) { return !mapping.name.empty() && mapping.name.rfind("[anon", 0) != 0; }
+
 }  // namespace
 
 Modules::Modules(int maps) : maps_(maps) {
@@ -46,6 +49,7 @@ void Modules::Read(std::uint64_t now_ns) {
   // A process that has ended has no mappings any more; the last ones still tell.
   if (maps_ < 0 || !ReadAll(maps_, buffer_)) return;
   std::vector<Mapping> before = std::exchange(mappings_, ParseSmaps(buffer_));
+  std::erase_if(before, [](const Mapping& mapping) { return !InFile(mapping); });
   // Many readings may find a library gone; only one finds it there. Forgotten where there are too many of them.
   if (unloaded_.size() < 4 * mappings_.size() + 1000) {
     const std::size_t count = before.size();
@@ -74,8 +78,7 @@ std::vector<StackFrame> Modules::Resolve(std::span<const std::uint64_t> addresse
   for (const std::uint64_t address : addresses) {
     const Mapping* mapping = Find(mappings_, address);
     if (!mapping) mapping = Find(unloaded_, address);
-    const bool named = mapping && !mapping->name.empty() && mapping->name.rfind("[anon", 0) != 0;
-    if (named) {
+    if (mapping && InFile(*mapping)) {
       frames.push_back({Number(mapping->name), address - mapping->start + mapping->file_offset});
     } else {
       frames.push_back({Number(mapping ? "[anonymous]" : "[unknown]"), 0});

@@ -42,7 +42,8 @@ def main():
     for name, workflow in workflows.items():
         folder = tempfile.mkdtemp(prefix="heaptape-gating-")
         try:
-            environment = {"PATH": f"{bin_dir}:{tests_dir}:/usr/bin:/bin", "HOME": folder, "GITHUB_STEP_SUMMARY": folder + "/summary.md"}
+            environment = {"PATH": f"{bin_dir}:{tests_dir}:/usr/bin:/bin", "HOME": folder, "GITHUB_STEP_SUMMARY": folder + "/summary.md",
+                           "HEAPTAPE_DISTRUST": os.environ.get("HEAPTAPE_DISTRUST", "")}
             os.mkdir(folder + "/traces")
             subprocess.run(["make_trace", "traces/guard.tape", "80"], cwd=folder, env=environment, check=True)
             shutil.copy(library, folder + "/liballoc.so")

@@ -25,13 +25,13 @@ class Folder:
     def __init__(self, path):
         self.path = pathlib.Path(path)
         self.environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": path, "XDG_CACHE_HOME": path + "/cache", "TMPDIR": path, "LC_ALL": "C.UTF-8",
-                            "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+                            "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "HEAPTAPE_DISTRUST": os.environ.get("HEAPTAPE_DISTRUST", "")}
 
     def run(self, *words):
-        return subprocess.run([HEAPTAPE, *words], cwd=self.path, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200)
+        return subprocess.run([HEAPTAPE, *words], cwd=self.path, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
     def must(self, *words, program=HEAPTAPE):
-        subprocess.run([program, *words], cwd=self.path, env=self.environment, check=True, capture_output=True, timeout=200)
+        subprocess.run([program, *words], cwd=self.path, env=self.environment, check=True, capture_output=True)
 
 
 def prepare(folder):

@@ -28,7 +28,8 @@ def run(script, bin_dir, tests_dir):
     folder = tempfile.mkdtemp(prefix="heaptape-script-")
     try:
         environment = {"PATH": f"{bin_dir}:{tests_dir}:/usr/local/bin:/usr/bin:/bin", "HOME": folder, "XDG_CACHE_HOME": folder + "/cache",
-                       "LC_ALL": "C.UTF-8", "TMPDIR": folder, "SCRIPT_DIR": str(script.parent)}
+                       "LC_ALL": "C.UTF-8", "TMPDIR": folder, "SCRIPT_DIR": str(script.parent),
+                       "HEAPTAPE_DISTRUST": os.environ.get("HEAPTAPE_DISTRUST", "")}
         done = subprocess.run(["sh", str(script)], cwd=folder, env=environment, capture_output=True, text=True)  # ctest limits it
         found = (f"--- stdout\n{without_remarks_on_the_kernel(done.stdout)}--- stderr\n{without_remarks_on_the_kernel(done.stderr)}"
                  f"--- exit status {done.returncode}\n")

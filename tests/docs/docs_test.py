@@ -103,7 +103,8 @@ def check(document, program, environment, samples):
 
 def main():
     bin_dir, library_dir, samples = [pathlib.Path(argument).resolve() for argument in sys.argv[1:4]]
-    environment = {"PATH": f"{bin_dir}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8", "LD_LIBRARY_PATH": str(library_dir)}
+    environment = {"PATH": f"{bin_dir}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8", "LD_LIBRARY_PATH": str(library_dir),
+                   "HEAPTAPE_DISTRUST": os.environ.get("HEAPTAPE_DISTRUST", "")}
     wrong = []
     for name in sys.argv[4:]:
         wrong += check(pathlib.Path(name).resolve(), bin_dir / "heaptape", environment, samples)

@@ -1,5 +1,6 @@
-// Many threads at once: crowd THREADS MILLISECONDS [forks]. Each allocates and frees as fast as it can, keeping some blocks;
-// with `forks` each forks five children instead, which allocate and end.
+// Many threads at once: crowd THREADS MILLISECONDS [forks], or crowd THREADS FILE, which goes on until the file exists (its
+// name begins with a slash). Each allocates and frees as fast as it can, keeping some blocks; with `forks` each forks five
+// children instead, which allocate and end.
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 namespace {
 
 long end_ms;
+const char* end_file;  // instead
 bool forks;
 std::atomic<int> failures;
 std::atomic<int> children;
@@ -33,7 +35,7 @@ void Churn() {
       block = malloc(16 + i % 300);
       if (!block) ++failures;
     }
-  } while (Milliseconds() < end_ms);
+  } while (end_file ? access(end_file, F_OK) != 0 : Milliseconds() < end_ms);
   for (void* block : kept) free(block);
 }
 
@@ -61,6 +63,7 @@ void* Work(void*) {
 int main(int argc, char** argv) {
   if (argc < 3) return 2;
   end_ms = Milliseconds() + atol(argv[2]);
+  end_file = *argv[2] == '/' ? argv[2] : nullptr;
   forks = argc > 3;
   pthread_attr_t small;
   pthread_attr_init(&small);

@@ -346,7 +346,7 @@ TEST(RecordControl, AStrangerThatClaimsToRecordRootsProcessIsNotBelieved) {
   EXPECT_EQ(Ctl(stranger.process(), "stop").status, 1);
   // One that is recorded.
   stranger.Claim(0);
-  Running running(folder, "-o " + folder.File("x.tape"), Busy(60000));
+  Running running(folder, "-o " + folder.File("x.tape"), BusyUntil(folder.File("never")));
   pid_t program, writer;
   ASSERT_TRUE(running.Find(&program, &writer));
   stranger.Claim(program);
@@ -367,6 +367,7 @@ TEST(RecordSignals, AnInterruptOfAnotherProcessReachesTheProgram) {
   Running running(folder, "-o " + folder.File("x.tape"), TestProgram("standard_streams") + " wait");
   pid_t program, writer;
   ASSERT_TRUE(running.Find(&program, &writer));
+  ASSERT_TRUE(Eventually([&] { return absl::StrContains(running.Output(), "stdout open\n"); }));  // its handler is there
   kill(running.process(), SIGINT);
   EXPECT_EQ(running.Wait(), 7);
   EXPECT_THAT(running.Output(), HasSubstr("one interrupt"));
@@ -411,7 +412,7 @@ struct Victim {
 
 std::vector<Victim> Victims(const TemporaryFolder& folder) {
   std::ofstream(folder.File("torrc")) << "DataDirectory " << folder.File("data") << "\nDisableNetwork 1\nSocksPort 0\nLog err stdout\n";
-  return {{"threads", TestProgram("crowd") + " 3 60000"},
+  return {{"threads", absl::StrCat(TestProgram("crowd"), " 3 ", folder.File("never"))},
           {"redis", absl::StrCat("redis-server --port 0 --unixsocket ", folder.File("s"), " --save '' --daemonize no --dir ", folder.path())},
           {"tor", "tor -f " + folder.File("torrc")}};
 }
@@ -440,12 +441,13 @@ TEST(RecordKilled, TheProgramAtAnyMoment) {
 TEST(RecordKilled, TheWriterAtAnyMoment) {
   for (int i = 0; i < Kills(); ++i) {
     TemporaryFolder folder;
-    Running running(folder, "--max-wait 2s -o " + folder.File("x.tape"), TestProgram("crowd") + " 3 2500");
+    Running running(folder, "--max-wait 2s -o " + folder.File("x.tape"), absl::StrCat(TestProgram("crowd"), " 3 ", folder.File("end")));
     pid_t program, writer;
     ASSERT_TRUE(running.Find(&program, &writer));
-    ASSERT_EQ(Shell(absl::StrCat(HEAPTAPE_PROGRAM, " ctl ", program, " flush")).status, 0);
+    EventsBeyond(program, 0);
     std::this_thread::sleep_for(std::chrono::milliseconds((i * 37 + 11) % 300));
     kill(writer, SIGKILL);
+    CreateFile(folder.File("end"));
     running.Wait();
     EXPECT_THAT(running.Output(), HasSubstr("crowd: 3 threads, 0 children, 0 failures"));
     const ReadTrace trace = ReadAndCheck(folder.File("x.tape.part"));

@@ -42,9 +42,9 @@ std::string Library(const std::string& name) { return absl::StrCat(HEAPTAPE_TEST
 // The command bare, and with RECORD before it; what is printed and the status must be the same.
 void ExpectSameRecorded(const std::string& command, const std::string& before = "", const std::string& options = "") {
   TemporaryFolder folder;
-  const ShellResult bare = Shell(absl::StrCat(before, " timeout 60 ", command));
+  const ShellResult bare = Shell(absl::StrCat(before, " timeout 600 ", command));
   const ShellResult recorded =
-      Shell(absl::StrCat(before, " timeout 60 ", HEAPTAPE_PROGRAM, " record ", options, " -o ", folder.File("x.tape"), " -- ", command));
+      Shell(absl::StrCat(before, " timeout 600 ", HEAPTAPE_PROGRAM, " record ", options, " -o ", folder.File("x.tape"), " -- ", command));
   EXPECT_EQ(recorded.status, bare.status) << command;
   EXPECT_EQ(recorded.output, bare.output) << command;
   EXPECT_EQ(bare.status, 0) << command << ": " << bare.output;
@@ -59,7 +59,7 @@ TEST_P(RecordHostile, WhatTheProgramWritesIntoTheSharedMemoryHarmsNobody) {
   TemporaryFolder folder;
   const std::string tape = folder.File("x.tape");
   const std::string program = absl::StrCat(TestProgram("overwrites"), " 1 ", GetParam(), " ", tape);
-  const ShellResult result = Shell(absl::StrCat("timeout 90 ", HEAPTAPE_PROGRAM, " record -o ", tape, " -- ", program));
+  const ShellResult result = Shell(absl::StrCat("timeout 600 ", HEAPTAPE_PROGRAM, " record -o ", tape, " -- ", program));
   EXPECT_EQ(result.status, 0) << result.output;
   EXPECT_THAT(result.output, HasSubstr(" 0 paths\n")) << "a path that the writer uses lies in memory that the program can write";
   EXPECT_THAT(result.output, HasSubstr("2 areas"));
@@ -67,7 +67,7 @@ TEST_P(RecordHostile, WhatTheProgramWritesIntoTheSharedMemoryHarmsNobody) {
   const std::vector<std::string> names = folder.Names();
   ASSERT_EQ(names.size(), 1u);
   EXPECT_TRUE(names[0] == "x.tape" || names[0] == "x.tape.part") << names[0];
-  const int verified = Shell(absl::StrCat("timeout 60 ", HEAPTAPE_PROGRAM, " verify ", folder.File(names[0]))).status;
+  const int verified = Shell(absl::StrCat("timeout 600 ", HEAPTAPE_PROGRAM, " verify ", folder.File(names[0]))).status;
   EXPECT_TRUE(verified == 0 || verified == 1) << verified;
 }
 
@@ -138,7 +138,7 @@ TEST(RecordHarmless, WithinStrictSeccomp) { ExpectSameRecorded(TestProgram("filt
 
 TEST(RecordHarmless, ChildrenThatAreForkedWithinAFilterAreRecorded) {
   TemporaryFolder folder;
-  const ShellResult result = Shell(absl::StrCat("timeout 60 ", HEAPTAPE_PROGRAM, " record --children -o ", folder.File("x.tape"), " -- ",
+  const ShellResult result = Shell(absl::StrCat("timeout 600 ", HEAPTAPE_PROGRAM, " record --children -o ", folder.File("x.tape"), " -- ",
                                                 TestProgram("filtered"), " forks"));
   EXPECT_EQ(result.status, 0) << result.output;
   EXPECT_TRUE(Eventually([&] { return folder.Finished(21); }));
@@ -200,7 +200,7 @@ TEST(RecordHarmless, DescriptorsOfExecutedChildrenAreTheirOwn) {
   script << "perl child\n/bin/true\ncat ledger*\n/bin/true\n";
   script.close();
   std::ofstream(folder.File("child")) << "for (3..19) { open(F, '>&=', $_) and syswrite(F, 'x') or print \"$_ is closed\\n\" }\n";
-  const ShellResult result = Shell(absl::StrCat("cd ", folder.path(), "; timeout 60 ", HEAPTAPE_PROGRAM,
+  const ShellResult result = Shell(absl::StrCat("cd ", folder.path(), "; timeout 600 ", HEAPTAPE_PROGRAM,
                                                 " record --children -o x.tape -- bash script; sleep 1; cat ledger*"));
   EXPECT_EQ(result.output, std::string(34, 'x'));
 }
@@ -215,7 +215,7 @@ TEST(RecordHarmless, MakesJobserverWorks) {
 }
 
 TEST(RecordHarmless, AReaperHasNoChildThatItDidNotMake) {
-  const std::string subreaper = "timeout 60 perl -e 'syscall(157, 36, 1, 0, 0, 0); exec @ARGV' ";  // prctl(PR_SET_CHILD_SUBREAPER)
+  const std::string subreaper = "timeout 600 perl -e 'syscall(157, 36, 1, 0, 0, 0); exec @ARGV' ";  // prctl(PR_SET_CHILD_SUBREAPER)
   TemporaryFolder adopted;
   EXPECT_EQ(Shell(absl::StrCat(subreaper, TestProgram("reaper"))).output, "reaper: pid 0, 2 children\n");
   EXPECT_EQ(Shell(absl::StrCat(subreaper, "env LD_PRELOAD=", HEAPTAPE_PRELOAD, " HEAPTAPE_OUTPUT=", adopted.File("x.tape"), " ",
@@ -225,7 +225,7 @@ TEST(RecordHarmless, AReaperHasNoChildThatItDidNotMake) {
   if (geteuid() != 0) GTEST_SKIP() << "only root can make a pid namespace";
   for (const char* proc : {"", "--mount-proc"}) {
     TemporaryFolder folder;
-    const ShellResult result = Shell(absl::StrCat("HEAPTAPE_OUTPUT=", folder.File("x.tape"), " timeout 60 unshare --pid --fork ", proc,
+    const ShellResult result = Shell(absl::StrCat("HEAPTAPE_OUTPUT=", folder.File("x.tape"), " timeout 600 unshare --pid --fork ", proc,
                                                   " env LD_PRELOAD=", HEAPTAPE_PRELOAD, " ", TestProgram("reaper")));
     EXPECT_EQ(result.output, "reaper: pid 1, 2 children\n");
     EXPECT_EQ(result.status, 0);
@@ -241,8 +241,8 @@ TEST(RecordHarmless, AReaperHasNoChildThatItDidNotMake) {
 
 TEST(RecordHarmless, ThreeHundredThreadsAreServedInTurn) {
   TemporaryFolder folder;
-  const ShellResult result = Shell(absl::StrCat("timeout 90 ", HEAPTAPE_PROGRAM, " record -v -o ", folder.File("x.tape"), " -- ",
-                                                TestProgram("crowd"), " 300 2000"));
+  const ShellResult result = Shell(absl::StrCat("timeout 600 ", HEAPTAPE_PROGRAM, " record -v --max-wait 60s -o ", folder.File("x.tape"),
+                                                " -- ", TestProgram("crowd"), " 300 2000"));
   EXPECT_EQ(result.status, 0);
   EXPECT_THAT(result.output, HasSubstr("crowd: 300 threads, 0 children, 0 failures\n"));
   EXPECT_THAT(result.output, Not(HasSubstr("ended before")));
@@ -254,7 +254,7 @@ TEST(RecordHarmless, ThreeHundredThreadsAreServedInTurn) {
 
 TEST(RecordHarmless, EveryChildHasItsFile) {
   TemporaryFolder forked;
-  ShellResult result = Shell(absl::StrCat("timeout 60 ", HEAPTAPE_PROGRAM, " record -v --children -o ", forked.File("x.tape"), " -- ",
+  ShellResult result = Shell(absl::StrCat("timeout 600 ", HEAPTAPE_PROGRAM, " record -v --children -o ", forked.File("x.tape"), " -- ",
                                           TestProgram("crowd"), " 6 0 forks"));
   EXPECT_EQ(result.status, 0);
   EXPECT_THAT(result.output, HasSubstr("crowd: 6 threads, 30 children, 0 failures\n"));
@@ -269,7 +269,7 @@ TEST(RecordHarmless, EveryChildHasItsFile) {
 
   // Forked and then executed: a file of each, and nothing on the program's own output.
   TemporaryFolder executed;
-  result = Shell(absl::StrCat("timeout 60 ", HEAPTAPE_PROGRAM, " record --children -o ", executed.File("x.tape"),
+  result = Shell(absl::StrCat("timeout 600 ", HEAPTAPE_PROGRAM, " record --children -o ", executed.File("x.tape"),
                               " -- bash -c 'for i in $(seq 12); do sleep 0.2 & done; wait; exec true'"));
   EXPECT_EQ(result.status, 0);
   EXPECT_THAT(result.output, Not(HasSubstr("cannot create")));
@@ -294,8 +294,8 @@ TEST(RecordHarmless, EveryChildHasItsFile) {
 TEST(RecordHarmless, WithoutProcLiveThreadsAreNotTakenForDead) {
   if (geteuid() != 0) GTEST_SKIP() << "only root can hide /proc";
   TemporaryFolder folder;
-  const ShellResult result = Shell(absl::StrCat("timeout 90 unshare --mount sh -c 'mount -t tmpfs none /proc && HEAPTAPE_OUTPUT=",
-                                                folder.File("x.tape"), " exec env LD_PRELOAD=", HEAPTAPE_PRELOAD, " ", TestProgram("crowd"),
+  const ShellResult result = Shell(absl::StrCat("timeout 600 unshare --mount sh -c 'mount -t tmpfs none /proc && HEAPTAPE_OUTPUT=",
+                                                folder.File("x.tape"), " HEAPTAPE_OPTIONS='\\''max_wait_ns=60000000000;'\\'' exec env LD_PRELOAD=", HEAPTAPE_PRELOAD, " ", TestProgram("crowd"),
                                                 " 120 11000'"));
   EXPECT_EQ(result.status, 0);
   EXPECT_EQ(result.output, "crowd: 120 threads, 0 children, 0 failures\n");
