@@ -2,6 +2,7 @@
 
 #include "recorder/modules.h"
 
+#include <fcntl.h>
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -32,14 +33,14 @@ class Plugin {
 };
 
 TEST(Modules, ALibraryThatCameAMomentAgoIsNamed) {
-  Modules modules(getpid());
+  Modules modules(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
   EXPECT_EQ(NameOf(modules, reinterpret_cast<std::uint64_t>(&NameOf), 1 * kSecond), "modules_test");
   const Plugin plugin;
   EXPECT_EQ(NameOf(modules, plugin.code(), 1 * kSecond + 1), "plugin.so");
 }
 
 TEST(Modules, ALibraryThatIsGoneKeepsItsNameWhereItWasSeen) {
-  Modules modules(getpid());
+  Modules modules(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
   std::uint64_t code;
   {
     const Plugin plugin;
@@ -51,7 +52,7 @@ TEST(Modules, ALibraryThatIsGoneKeepsItsNameWhereItWasSeen) {
 }
 
 TEST(Modules, ALibraryThatGoesWithManyMappingsKeepsItsName) {
-  Modules modules(getpid());
+  Modules modules(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
   const std::size_t page = static_cast<std::size_t>(getpagesize());
   constexpr std::size_t kPages = 6000;
   char* pages = static_cast<char*>(mmap(nullptr, kPages * page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
@@ -70,7 +71,7 @@ TEST(Modules, ALibraryThatGoesWithManyMappingsKeepsItsName) {
 
 // A program whose code comes and goes all the time is not held up by a reading for each of its stacks.
 TEST(Modules, ReadingsForWhatStaysUnknownAreFew) {
-  Modules modules(getpid());
+  Modules modules(open("/proc/self/maps", O_RDONLY | O_CLOEXEC));
   EXPECT_EQ(NameOf(modules, 4096, 1 * kSecond), "[unknown]");
   const auto cpu_ns = [] {
     timespec now;
