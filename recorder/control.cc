@@ -47,8 +47,8 @@ class ProcessFolder {
     return std::string(text, length > 0 ? static_cast<std::size_t>(length) : 0);
   }
 
-  // The user that it belongs to in every respect. None where its ids differ: a stranger can start a program that gains
-  // rights, under a name and with descriptors of his own.
+  // The user that all four of its ids name. None where they differ: a stranger can run a setuid program under a name and with
+  // descriptors that he chose.
   std::optional<uid_t> Owner() const {
     const std::string status = Read("status");
     const std::size_t line = status.find("\nUid:");
@@ -118,8 +118,8 @@ ControlBlock* OpenBlock(const ProcessFolder& writer, int* error) {
   return nullptr;
 }
 
-// Anybody may call a process as he likes and let it claim to record another. One is believed that could do what is asked of
-// it without us: it belongs to root, to us, or to the user whose process it says it records.
+// Any process can take a writer's name and claim to record another one. A stranger's may not speak for a process of ours or
+// of root's.
 bool IsTrusted(const ProcessFolder& writer, int target_pid) {
   const std::optional<uid_t> owner = writer.Owner();
   if (!owner) return false;

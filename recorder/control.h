@@ -2,8 +2,8 @@
 // opened through /proc/WRITER/fd. No socket, no file, nothing in the recorded program; whoever may not look
 // into the writer's descriptors (another user) cannot reach it.
 //
-// Root can look into everybody's, and anybody can make such a block. So one is believed only of a writer that belongs to root,
-// to the caller, or to the user of the process that it says it records; and nothing in it is more than shown or counted.
+// Root can look into every process, and every process can make such a block. So a block is trusted only if its writer belongs
+// to root, to the caller, or to the user of the process that it claims to record. What is in it is shown, and nothing more.
 
 #ifndef HEAPTAPE_RECORDER_CONTROL_H_
 #define HEAPTAPE_RECORDER_CONTROL_H_
@@ -49,7 +49,7 @@ struct ControlBlock {
 };
 
 // The block of the recording of process `pid` (or whose writer is `pid`), mapped for good. NotFound where
-// there is none of a writer that is believed; PermissionDenied where it may belong to somebody else.
+// there is none of a trusted writer; PermissionDenied where it may belong to somebody else.
 absl::StatusOr<ControlBlock*> FindControlBlock(int pid);
 
 // In the writer: makes the block. Null where the kernel gives none; the recording goes on without.

@@ -73,7 +73,7 @@ std::string FormatUnmatchedFrees(const UnmatchedFrees& frees) {
 std::string MissingHeapSentence(const UnmatchedFrees& frees) {
   return absl::StrCat(FormatUnmatchedFrees(frees),
                       ": a part of the heap was not recorded and is missing in every replay, e.g. that of a plugin loaded with RTLD_DEEPBIND, "
-                      "of an allocator of the program's own, or of the time before the recording began. Take no level from it.");
+                      "of an allocator of the program's own, or of the time before the recording began. The levels of a replay are too low.");
 }
 
 std::string FormatDuration(std::uint64_t ns) {
