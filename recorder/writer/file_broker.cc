@@ -126,13 +126,13 @@ class Broker {
       case Kind::kRemove: files_->Remove(request.name); return absl::OkStatus();
       case Kind::kNewClient: return NewClient(file);
     }
-    return absl::InvalidArgumentError("unknown request");
+    return absl::InvalidArgumentError("a request that no writer makes; install heaptape completely anew");
   }
 
   absl::Status NewClient(int* file) {
     int ends[2];
     if (clients_.size() >= kClientsMax || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
-      return absl::ResourceExhaustedError("no further writer can be served");
+      return absl::ResourceExhaustedError("too many processes are recorded at once; record fewer of them");
     }
     clients_.push_back(ends[0]);
     *file = ends[1];
@@ -174,8 +174,8 @@ class RemoteFiles final : public RecordingFiles {
     Reply reply;
     int file;
     if (!Send(socket_, &request, sizeof(request)) || !Receive(socket_, &reply, sizeof(reply), &file)) {
-      return absl::UnavailableError(absl::StrCat(Path(request.name), ": the process that makes the recording's files was killed; "
-                                                 "what was recorded is in ", Path(request.name), ".part"));
+      return absl::UnavailableError(absl::StrCat(Path(request.name), ": the process that makes the recording's files was killed. "
+                                                 "Use what was recorded until then, ", Path(request.name), ".part."));
     }
     if (reply.code == 0) return file;
     if (file >= 0) close(file);

@@ -62,16 +62,16 @@ absl::StatusOr<int> LocalFiles::Open(const FileName& name) {
   const std::string part = Base(name) + ".part";
   int descriptor = openat(folder_, part.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (descriptor < 0) {
-    const std::string text = absl::StrCat(Path(name), ".part: cannot create: ", std::strerror(errno));
-    if (errno == EEXIST) return absl::AlreadyExistsError(absl::StrCat(text, "; move it away or choose another name"));
-    return absl::UnavailableError(text);
+    const int error = errno;
+    const std::string text = absl::StrCat(Path(name), ".part: cannot create: ", std::strerror(error), ". Move it away or choose another name.");
+    return error == EEXIST ? absl::AlreadyExistsError(text) : absl::UnavailableError(text);
   }
   const int own = fcntl(descriptor, F_DUPFD_CLOEXEC, 3);
   if (own < 0) {
     const int error = errno;
     close(descriptor);
     unlinkat(folder_, part.c_str(), 0);
-    return absl::UnavailableError(absl::StrCat(Path(name), ".part: cannot create: ", std::strerror(error)));
+    return absl::UnavailableError(absl::StrCat(Path(name), ".part: cannot create: ", std::strerror(error), ". Raise the limit of open files (ulimit -n)."));
   }
   open_[name] = own;
   return descriptor;
@@ -79,7 +79,7 @@ absl::StatusOr<int> LocalFiles::Open(const FileName& name) {
 
 absl::Status LocalFiles::Finish(const FileName& name, const FileName& last) {
   const auto found = open_.find(name);
-  if (found == open_.end()) return absl::NotFoundError(absl::StrCat(Path(name), ": is not being written"));
+  if (found == open_.end()) return absl::NotFoundError(absl::StrCat(Path(name), ": is not being written. Report this as an error of heaptape."));
   // Content first, name after: a power cut must not leave the final name on an empty file.
   fdatasync(found->second);
   close(found->second);
@@ -90,7 +90,8 @@ absl::Status LocalFiles::Finish(const FileName& name, const FileName& last) {
   int renamed = renameat2(folder_, part.c_str(), folder_, Base(last).c_str(), replace_ ? 0 : RENAME_NOREPLACE);
   if (renamed != 0 && errno == EINVAL) renamed = renameat(folder_, part.c_str(), folder_, Base(last).c_str());
   if (renamed != 0) {
-    return absl::UnavailableError(absl::StrCat(Path(name), ".part: cannot be renamed to ", Path(last), ": ", std::strerror(errno)));
+    return absl::UnavailableError(absl::StrCat(Path(name), ".part: cannot be renamed to ", Path(last), ": ", std::strerror(errno),
+                                               ". Rename it yourself: it is whole."));
   }
   finished_[last] = true;
   return absl::OkStatus();
