@@ -91,7 +91,7 @@ absl::Status LocalFiles::Finish(const FileName& name, const FileName& last) {
   if (renamed != 0 && errno == EINVAL) renamed = renameat(folder_, part.c_str(), folder_, Base(last).c_str());
   if (renamed != 0) {
     return absl::UnavailableError(absl::StrCat(Path(name), ".part: cannot be renamed to ", Path(last), ": ", std::strerror(errno),
-                                               ". Rename it yourself: it is whole."));
+                                               ". Move it there yourself: it is whole."));
   }
   finished_[last] = true;
   return absl::OkStatus();

@@ -400,6 +400,8 @@ TEST(RecordSignals, AnInterruptOfTheTerminalReachesTheProgramOnce) {
   EXPECT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 7);
   EXPECT_THAT(output, HasSubstr("one interrupt"));
+}
+
 // --- killed at any moment ---------------------------------------------------------------------------------------
 
 // Thirty times where HEAPTAPE_LONG_TESTS is set.
