@@ -51,7 +51,7 @@ BENCHMARK_CAPTURE(SampleNs, smaps_rollup, "/proc/self/smaps_rollup")->ArgName("p
 void PresentPagesOfABlockNs(benchmark::State& state) {
   const auto count = static_cast<std::size_t>(state.range(0));
   const ResidentPages pages(count);
-  heaptape::ProcessMemory memory(OpenProcessFiles(getpid()));
+  heaptape::ProcessMemory memory(heaptape::OpenProcessFiles(getpid()));
   for (auto unused : state) {
     if (memory.PresentPages(pages.address(), count * 4096).size() != 1) state.SkipWithError("not all are seen");
   }
