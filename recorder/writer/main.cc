@@ -72,8 +72,19 @@ void CloseAllBut(std::vector<int> kept) {
   syscall(SYS_close_range, from, ~0u, 0u);
 }
 
+// What is opened from here on shall not take the place of a standard stream that the program has closed.
+void OccupyStandardStreams() {
+  int file;
+  do {
+    file = open("/dev/null", O_RDWR);
+    if (file < 0) file = open("/", O_RDONLY | O_DIRECTORY);
+  } while (file >= 0 && file <= 2);
+  if (file > 2) close(file);
+}
+
 void DetachFromProgram(const WriterStart& start) {
   setsid();
+  OccupyStandardStreams();
   // What a terminal, systemd or an administrator sends to the program's whole group is meant for the program. Its end is
   // what ends this process.
   for (int signal = 1; signal < NSIG; ++signal) {
