@@ -106,6 +106,7 @@ class TraceFilterTest : public ::testing::Test {
  protected:
   TraceFilterTest() { WriteStory(input_); }
   Story Filtered(const TraceFilter& filter) {
+    std::filesystem::remove(folder_ / "out.tape");
     const auto result = FilterTrace(input_, folder_ / "out.tape", filter);
     EXPECT_TRUE(result.ok()) << result.status();
     const Story story = Read(folder_ / "out.tape");
