@@ -33,7 +33,7 @@ def recording(library, tape, descriptor, options):
     """The variables under which a program is recorded, however long it waits; the writer's figures come by `descriptor`."""
     pipe = os.fstat(descriptor)
     return {"LD_PRELOAD": str(library), "HEAPTAPE_OUTPUT": str(tape),
-            "HEAPTAPE_OPTIONS": f"max_wait_ns=600000000000;{options}", "HEAPTAPE_REPORT": f"{descriptor}:{pipe.st_dev}:{pipe.st_ino}"}
+            "HEAPTAPE_OPTIONS": f"replace=1;max_wait_ns=600000000000;{options}", "HEAPTAPE_REPORT": f"{descriptor}:{pipe.st_dev}:{pipe.st_ino}"}
 
 
 def read_figures(report):

@@ -37,7 +37,7 @@ class Recorder:
 
 
 def heaptape_recorder(library):
-    return Recorder("heaptape", library, {"HEAPTAPE_OUTPUT": "{output}"})
+    return Recorder("heaptape", library, {"HEAPTAPE_OUTPUT": "{output}", "HEAPTAPE_OPTIONS": "replace=1;"})
 
 
 def heaptrack_recorder():
