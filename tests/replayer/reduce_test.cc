@@ -22,7 +22,8 @@ using ::testing::HasSubstr;
 
 constexpr std::uint64_t kMillisecond = 1'000'000;
 
-std::unique_ptr<TraceWriter> Writer(const std::string& path, const TraceWriterOptions& options = {}) {
+std::unique_ptr<TraceWriter> Writer(const std::string& path, TraceWriterOptions options = {}) {
+  options.replace = true;
   TraceInfo info;
   info.program = "secretd";
   info.start_unix_seconds = 1'700'000'000;
