@@ -11,11 +11,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <string_view>
 #include <utility>
@@ -266,12 +266,23 @@ absl::Status CheckFree(const std::string& output, const RecorderOptions& recorde
   return absl::OkStatus();
 }
 
-// Of an end without a report: what there is of it, written since `start`.
-void FindLeftovers(const std::string& output, const RecorderOptions& recorder, std::filesystem::file_time_type start, LaunchResult& result) {
-  for (const std::string& file : FilesOf(output, recorder)) {
-    std::error_code error;
-    const auto written = std::filesystem::last_write_time(file, error);
-    if (!error && written >= start) (absl::EndsWith(file, ".part") ? result.unfinished : result.finished) = file;
+// Which file a path names, by its number on the disk: what replaces it has another.
+std::map<std::string, ino_t> IdentitiesOf(const std::vector<std::string>& files) {
+  std::map<std::string, ino_t> identities;
+  for (const std::string& file : files) {
+    struct stat info;
+    if (lstat(file.c_str(), &info) == 0) identities[file] = info.st_ino;
+  }
+  return identities;
+}
+
+// Of an end without a report: what there is of it and was not there before.
+void FindLeftovers(const std::string& output, const RecorderOptions& recorder, const std::map<std::string, ino_t>& before,
+                   LaunchResult& result) {
+  for (const auto& [file, identity] : IdentitiesOf(FilesOf(output, recorder))) {
+    const auto found = before.find(file);
+    if (found != before.end() && found->second == identity) continue;
+    (absl::EndsWith(file, ".part") ? result.unfinished : result.finished) = file;
   }
 }
 
@@ -397,8 +408,7 @@ absl::StatusOr<LaunchResult> RunRecorded(const std::vector<std::string>& argumen
 
   ReportPipe report;
   if (absl::Status opened = report.Open(); !opened.ok()) return opened;
-  // Files have their times from a clock that goes in steps.
-  const auto start = std::filesystem::file_time_type::clock::now() - std::chrono::milliseconds(20);
+  const std::map<std::string, ino_t> before = IdentitiesOf(FilesOf(result.output, options.recorder));
   int status = 0;
   {
     SignalsToChild signals;
@@ -421,7 +431,7 @@ absl::StatusOr<LaunchResult> RunRecorded(const std::vector<std::string>& argumen
     // The writer alone keeps the other end open: at its end the file is complete.
     ParseReport(report.ReadToTheEnd(), result);
   }
-  if (!result.recorded) FindLeftovers(result.output, options.recorder, start, result);
+  if (!result.recorded) FindLeftovers(result.output, options.recorder, before, result);
   result.exit_status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
   return result;
 }

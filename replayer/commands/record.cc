@@ -102,10 +102,10 @@ void TellWhyNot(const LaunchResult& result, const std::string& program) {
     std::fprintf(stderr, "heaptape: %s: is finished, but its writer could not report what it holds. See heaptape inspect.\n",
                  PlainText(result.finished).c_str());
   } else if (!result.error.empty()) {
-    std::fprintf(stderr, "heaptape: %s: nothing was recorded: %s\n", program.c_str(), result.error.c_str());
+    std::fprintf(stderr, "heaptape: %s: nothing was recorded: %s\n", PlainText(program).c_str(), PlainText(result.error).c_str());
   } else {
     std::fprintf(stderr, "heaptape: %s: nothing was recorded. If a line \"heaptape: not recording\" is above, it says why; else the "
-                 "program replaced its environment or ended at once: give --children where it starts another.\n", program.c_str());
+                 "program replaced its environment or ended at once: give --children where it starts another.\n", PlainText(program).c_str());
   }
 }
 
