@@ -16,6 +16,9 @@
 
 #include "recorder/preload/publish.h"
 
+// Within this library: neither looked up nor replaced from outside.
+#pragma GCC visibility push(hidden)
+
 namespace heaptape {
 
 enum CxxOperator {
@@ -39,5 +42,7 @@ void ProbeOperators();
 void* OperatorOfCaller(CxxOperator which, const void* caller);
 
 }  // namespace heaptape
+
+#pragma GCC visibility pop
 
 #endif  // HEAPTAPE_RECORDER_PRELOAD_CXX_OPERATORS_H_

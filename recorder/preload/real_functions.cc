@@ -10,10 +10,11 @@
 #include "recorder/preload/system.h"
 
 namespace heaptape {
+
+alignas(64) char bootstrap[kBootstrapBytes];
+
 namespace {
 
-constexpr std::size_t kBootstrapBytes = 16 << 10;
-alignas(64) char bootstrap[kBootstrapBytes];
 std::atomic<std::size_t> bootstrap_used;
 
 void* BootstrapAllocate(std::size_t size, std::size_t alignment = 16) {
@@ -65,8 +66,6 @@ RealFunctions real = {
     HEAPTAPE_REAL_FUNCTIONS(HEAPTAPE_INITIAL)
 #undef HEAPTAPE_INITIAL
 };
-
-bool FromBootstrap(const void* pointer) { return pointer >= bootstrap && pointer < bootstrap + kBootstrapBytes; }
 
 std::size_t BootstrapSize(const void* pointer) { return static_cast<const std::size_t*>(pointer)[-1]; }
 

@@ -7,6 +7,9 @@
 
 #include <cstddef>
 
+// Within this library: neither looked up nor replaced from outside.
+#pragma GCC visibility push(hidden)
+
 namespace heaptape {
 
 // X(result, name, (parameters), (arguments), what it returns as long as the real one is not known)
@@ -50,9 +53,13 @@ void Resolve();
 
 // dlsym itself may call calloc, and before the first dlsym there is nothing to hand it to: such blocks come from a
 // small area of this library and are never given back.
-bool FromBootstrap(const void* pointer);
+inline constexpr std::size_t kBootstrapBytes = 16 << 10;
+extern char bootstrap[kBootstrapBytes];
+inline bool FromBootstrap(const void* pointer) { return pointer >= bootstrap && pointer < bootstrap + kBootstrapBytes; }
 std::size_t BootstrapSize(const void* pointer);
 
 }  // namespace heaptape
+
+#pragma GCC visibility pop
 
 #endif  // HEAPTAPE_RECORDER_PRELOAD_REAL_FUNCTIONS_H_

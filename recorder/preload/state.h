@@ -10,6 +10,9 @@
 
 #include "recorder/raw_event.h"
 
+// Within this library: neither looked up nor replaced from outside.
+#pragma GCC visibility push(hidden)
+
 namespace heaptape {
 
 using std::memory_order_acq_rel;
@@ -82,5 +85,7 @@ inline bool WriterDied(const Region* region) {
 }
 
 }  // namespace heaptape
+
+#pragma GCC visibility pop
 
 #endif  // HEAPTAPE_RECORDER_PRELOAD_STATE_H_

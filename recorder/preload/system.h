@@ -16,6 +16,9 @@
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
+// Within this library: neither looked up nor replaced from outside.
+#pragma GCC visibility push(hidden)
+
 namespace heaptape {
 
 inline long SystemCall(long number, long a = 0, long b = 0, long c = 0, long d = 0, long e = 0, long f = 0) {
@@ -45,5 +48,7 @@ inline std::uint64_t Now() {
 void Sleep(std::uint64_t ns);
 
 }  // namespace heaptape
+
+#pragma GCC visibility pop
 
 #endif  // HEAPTAPE_RECORDER_PRELOAD_SYSTEM_H_
