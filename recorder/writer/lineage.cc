@@ -57,13 +57,28 @@ bool HasEnded(pid_t pid) {
   return status.empty() || StatusField(status, "State:").find('Z') != std::string_view::npos;
 }
 
+// Field 22 of /proc/PID/stat, counted from 1; the name in parentheses is the second.
+std::uint64_t TicksOf(const std::string& process) {
+  const int file = open(absl::StrCat("/proc/", process, "/stat").c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) return 0;
+  std::string text;
+  const bool any = ReadAll(file, text);
+  close(file);
+  std::size_t at = any ? text.rfind(')') : std::string::npos;
+  for (int field = 2; at != std::string::npos && field < 22; ++field) at = text.find(' ', at + 1);
+  return at == std::string::npos ? 0 : std::strtoull(text.c_str() + at, nullptr, 10);
+}
+
 // The process `pid` of this /proc calls itself `claimed`, and `parent` forked it. One whose parent has ended has another
-// by now; it is known only by its number.
-bool IsChild(pid_t pid, pid_t claimed, pid_t parent) {
+// by now; it is known by its number, its age and its user.
+bool IsChild(pid_t pid, pid_t claimed, pid_t parent, std::uint64_t not_before) {
   const std::string status = ReadStatus(pid);
   if (LastNumber(StatusField(status, "NSpid:")) != claimed) return false;
   const pid_t its_parent = LastNumber(StatusField(status, "PPid:"));
-  return its_parent == parent || (pid == claimed && its_parent != 0 && HasEnded(parent));
+  if (its_parent == parent) return true;
+  if (pid != claimed || its_parent == 0 || !HasEnded(parent) || TicksOf(absl::StrCat(pid)) < not_before) return false;
+  const std::vector<pid_t> users = Numbers(StatusField(status, "Uid:"));
+  return geteuid() == 0 || (!users.empty() && static_cast<uid_t>(users[0]) == getuid());
 }
 
 // Does /proc number processes as this process's own pid namespace does?
@@ -75,14 +90,14 @@ bool ProcIsOurs() {
   return std::atoi(text) == getpid();
 }
 
-pid_t FindChild(pid_t claimed, pid_t parent) {
-  if (IsChild(claimed, claimed, parent)) return claimed;
+pid_t FindChild(pid_t claimed, pid_t parent, std::uint64_t not_before) {
+  if (IsChild(claimed, claimed, parent, not_before)) return claimed;
   DIR* folder = opendir("/proc");
   if (!folder) return 0;
   pid_t found = 0;
   while (const dirent* entry = readdir(folder)) {
     const pid_t pid = std::atoi(entry->d_name);
-    if (pid > 0 && IsChild(pid, claimed, parent)) found = pid;
+    if (pid > 0 && IsChild(pid, claimed, parent, not_before)) found = pid;
   }
   closedir(folder);
   return found;
@@ -95,11 +110,19 @@ bool IsAlive(int pidfd) {
   return pidfd >= 0 && poll(&ended, 1, 0) == 0;
 }
 
-std::optional<Target> OpenChild(pid_t claimed, pid_t parent) {
+std::uint64_t StartTicks() { return TicksOf("self"); }
+
+Followers* MakeFollowers() {
+  void* memory = mmap(nullptr, sizeof(Followers), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) _exit(1);
+  return static_cast<Followers*>(memory);
+}
+
+std::optional<Target> OpenChild(pid_t claimed, pid_t parent, std::uint64_t not_before) {
   if (claimed <= 0) return std::nullopt;
   const bool proc = ProcIsOurs();
   Target target;
-  target.pid = proc ? FindChild(claimed, parent) : claimed;
+  target.pid = proc ? FindChild(claimed, parent, not_before) : claimed;
   if (target.pid == 0) return std::nullopt;
   target.pidfd = static_cast<int>(syscall(SYS_pidfd_open, target.pid, 0));
   if (target.pidfd < 0) return std::nullopt;

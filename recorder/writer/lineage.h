@@ -8,6 +8,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 
@@ -22,9 +23,19 @@ struct Target {
   ProcessFiles files;
 };
 
+// When this process started, in the kernel's clock ticks since boot; 0 where /proc does not tell.
+std::uint64_t StartTicks();
+
 // The process that `claimed` names in its own pid namespace and that `parent` forked. Nothing where it is gone or cannot
-// be told from others.
-std::optional<Target> OpenChild(pid_t claimed, pid_t parent);
+// be told from others: where the parent has ended, a child is one that started no earlier than `not_before` and, unless this
+// process is root's, belongs to the same user.
+std::optional<Target> OpenChild(pid_t claimed, pid_t parent, std::uint64_t not_before);
+
+// Which writer follows the process of each region: its pid, 0 where none does. Shared by the writers of a recording alone, so
+// that the program cannot have a region followed twice, whatever it writes.
+using Followers = std::atomic<std::int32_t>[kRegionsMax];
+// Never null: ends the process where there is no memory.
+Followers* MakeFollowers();
 
 bool IsAlive(int pidfd);
 

@@ -163,7 +163,7 @@ class Starter {
     CheckDisk(**files);
     std::unique_ptr<Recording> recording = Begin(*std::move(files));
     const Session session = {start_.options, Lineage(start_.first, start_.spares, start_.region_count), recording->name(),
-                             getsid(start_.target_pid)};
+                             getsid(start_.target_pid), StartTicks(), MakeFollowers()};
     Writer writer(session, 0, target, std::move(recording), start_.report);
     CloseStandardStreams();
     (void)!chdir("/");

@@ -88,7 +88,7 @@ Writer::Writer(const Session& session, std::uint32_t index, const Target& target
     : session_(session), index_(index), region_(session.lineage.At(index)), slot_(session.lineage.Slot(index)), target_(target),
       recording_(std::move(recording)), memory_(target.files), modules_(target.files.maps),
       pool_(region_, &memory_, &modules_, recording_.get()), report_(report), control_(MakeControlBlock()), start_ns_(Now()),
-      credentials_(ParseCredentials(memory_.Status())), followers_(session.lineage.count(), -1) {
+      credentials_(ParseCredentials(memory_.Status())) {
   ShowLife(region_);
   recording_->set_modules(&modules_.seen());
   if (session_.options.big_blocks) recording_->set_big_filter(region_->big_filter);
@@ -175,38 +175,50 @@ void Writer::AllowForks(std::uint64_t now) {
 void Writer::FollowFork(std::uint32_t index) {
   if (index == 0 || index >= session_.lineage.count() || index == index_) return;
   if (!session_.options.children && provisional_forks_ >= kProvisionalForksMax) return;
-  // Never two for one region, whatever the program writes there.
-  for (int tries = 0; IsAlive(followers_[index]); ++tries) {
-    if (tries == 100) return;
-    SleepFor(kMillisecond);
+  if (read_deadline_ns_ != 0 && ++late_forks_ > kRegionsMax) return;
+  // Never two for one region, and none for another process's child, whatever the program writes there.
+  std::atomic<std::int32_t>& follower = (*session_.followers)[index];
+  std::int32_t none = follower.load();
+  if (none != 0) {
+    const int alive = static_cast<int>(syscall(SYS_pidfd_open, none, 0));
+    if (alive >= 0) {
+      close(alive);
+      return;
+    }
   }
-  if (followers_[index] >= 0) close(followers_[index]);
-  followers_[index] = -1;
+  if (!follower.compare_exchange_strong(none, getpid())) return;
   ++provisional_forks_;
   absl::StatusOr<std::unique_ptr<RecordingFiles>> files = recording_->files().ForChild();
   const pid_t pid = files.ok() ? fork() : -1;
   if (pid == 0) RunChild(index, *std::move(files));
-  if (pid > 0) followers_[index] = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
+  // A short one may have given its region back already.
+  std::int32_t own = getpid();
+  follower.compare_exchange_strong(own, std::max(pid, 0));
   if (pid < 0) session_.lineage.GiveBack(index);
+}
+
+// Before the region can be claimed again, its place among the followers is free.
+void Writer::GiveRegionBack() {
+  (*session_.followers)[index_].store(0);
+  session_.lineage.GiveBack(index_);
 }
 
 void Writer::RunChild(std::uint32_t index, std::unique_ptr<RecordingFiles> files) {
   if (report_ >= 0) close(report_);
-  for (const int follower : followers_) {
-    if (follower >= 0) close(follower);
-  }
+  (*session_.followers)[index].store(getpid());
   const Lineage& lineage = session_.lineage;
   ForkSlot& slot = lineage.Slot(index);
   Region* const region = lineage.At(index);
   ShowLife(region);
   pid_t claimed = 0;
   for (int i = 0; i < 1000 && (claimed = slot.child_pid.load(std::memory_order_acquire)) == 0; ++i) SleepFor(kMillisecond);
-  std::optional<Target> target = OpenChild(claimed, target_.pid);
+  std::optional<Target> target = OpenChild(claimed, target_.pid, session_.start_ticks);
   const bool dropped = slot.role.load() == ProcessRole::kDropped;
   // It may have ended before this process was running: its events are there all the same, under the name it had.
   if (!target && claimed > 0 && !dropped) target = Target{claimed, -1, {}};
   if (!target || dropped) {
     region->generation.store(0);
+    (*session_.followers)[index].store(0);
     lineage.GiveBack(index);
     _exit(0);
   }
@@ -407,13 +419,13 @@ bool Writer::GrantWish() {
 
 // Nobody publishes any more: a thread in the middle of an event will not end it.
 void Writer::ReadToTheEnd() {
-  const std::uint64_t deadline = Now() + kReadToTheEndLimit;
+  if (read_deadline_ns_ == 0) read_deadline_ns_ = Now() + kReadToTheEndLimit;
   do {
-    while (pool_.Poll(true) > 0 && Now() < deadline) recording_->Drain();
+    while (pool_.Poll(true) > 0 && Now() < read_deadline_ns_) recording_->Drain();
     recording_->Drain();
     recording_->SkipGap();
     recording_->Drain();
-  } while (recording_->order().waiting() > 0 && recording_->status().ok() && Now() < deadline);
+  } while (recording_->order().waiting() > 0 && recording_->status().ok() && Now() < read_deadline_ns_);
 }
 
 void Writer::TargetEnded() {
@@ -428,7 +440,7 @@ void Writer::TargetEnded() {
   } else {
     Finish();
   }
-  if (index_ != 0) session_.lineage.GiveBack(index_);
+  if (index_ != 0) GiveRegionBack();
 }
 
 // Ends the recording while the program lives: it runs on unrecorded.

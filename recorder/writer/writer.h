@@ -29,6 +29,8 @@ struct Session {
   Lineage lineage;
   FileName main_name;  // of the program's file, and of the daemon's it becomes
   pid_t session;  // of the program when it was started; a daemon leaves it
+  std::uint64_t start_ticks;  // of the first writer
+  Followers* followers;
 };
 
 class Writer {
@@ -45,6 +47,7 @@ class Writer {
   void AllowForks(std::uint64_t now);
   void FollowFork(std::uint32_t index);
   [[noreturn]] void RunChild(std::uint32_t index, std::unique_ptr<RecordingFiles> files);
+  void GiveRegionBack();
   bool TargetLives();
   void FollowUser(std::uint64_t now);
   void SkipStaleGap(std::uint64_t now);
@@ -79,8 +82,9 @@ class Writer {
   const std::uint64_t start_ns_;
   std::uint64_t clock_ns_ = 0;
   std::optional<Credentials> credentials_;  // of the program when last seen
-  std::vector<int> followers_;              // by region: a pidfd of the writer that follows the child there
   std::uint32_t provisional_forks_ = 0;
+  std::uint32_t late_forks_ = 0;            // seen when the program had ended
+  std::uint64_t read_deadline_ns_ = 0;      // of reading what the program left; 0: it lives
   pid_t daemon_ = 0;                        // the program went on as that process
   std::uint64_t gap_number_ = 0;
   std::uint64_t gap_since_ = 0;

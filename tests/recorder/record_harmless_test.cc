@@ -73,6 +73,24 @@ TEST_P(RecordHostile, WhatTheProgramWritesIntoTheSharedMemoryHarmsNobody) {
 
 INSTANTIATE_TEST_SUITE_P(Seeds, RecordHostile, ::testing::Range(1, 9));
 
+// Forks that never happened make no writer that stays: not for a process of another user, and not for each other.
+TEST(RecordRights, ForgedForksMakeNoWriterThatStays) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can become another user";
+  for (const char* options : {"", "--children"}) {
+    TemporaryFolder folder;
+    const ShellResult result =
+        Shell(absl::StrCat("sleep 600 & S=$!; timeout 600 ", HEAPTAPE_PROGRAM, " record ", options, " -o ", folder.File("x.tape"), " -- ",
+                           TestProgram("forged_forks"), " 3 $S; status=$?; kill $S; exit $status"));
+    EXPECT_EQ(result.status, 7) << result.output;
+    // All of them end with the program they follow, or at once.
+    EXPECT_TRUE(Eventually([&] {
+      return Shell(absl::StrCat("for p in $(pgrep -x heaptape-files); do ls -l /proc/$p/fd; done 2>/dev/null | grep -c '", folder.path(), "$'")).output == "0\n";
+    }));
+    const std::vector<std::string> names = folder.Names();
+    EXPECT_TRUE(std::find(names.begin(), names.end(), "x.tape") != names.end());
+  }
+}
+
 TEST(RecordRights, TheWriterFollowsTheProgramToAnotherUser) {
   if (geteuid() != 0) GTEST_SKIP() << "only root can become another user";
   TemporaryFolder folder;
