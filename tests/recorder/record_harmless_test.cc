@@ -80,7 +80,7 @@ TEST(RecordRights, ForgedForksMakeNoWriterThatStays) {
     TemporaryFolder folder;
     const ShellResult result =
         Shell(absl::StrCat("sleep 600 & S=$!; timeout 600 ", HEAPTAPE_PROGRAM, " record ", options, " -o ", folder.File("x.tape"), " -- ",
-                           TestProgram("forged_forks"), " 3 $S; status=$?; kill $S; exit $status"));
+                           TestProgram("forged_forks"), " 1 $S; status=$?; kill $S; exit $status"));
     EXPECT_EQ(result.status, 7) << result.output;
     // All of them end with the program they follow, or at once.
     EXPECT_TRUE(Eventually([&] {
